@@ -1,0 +1,8 @@
+"""What was measured: structures, their labels with standard errors, files, and the small sets that ship."""
+
+from bayesmol.data.bundled import load, names
+from bayesmol.data.io import read, write
+from bayesmol.data.labelled import Labelled, Source
+from bayesmol.data.structures import Structures
+
+__all__ = ["Labelled", "Source", "Structures", "load", "names", "read", "write"]

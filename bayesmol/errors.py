@@ -1,0 +1,57 @@
+"""Exceptions of bayesmol; each message says the argument, what was expected, what came, and the remedy."""
+
+__all__ = [
+    "ApplicabilityError",
+    "BayesmolError",
+    "ConvergenceError",
+    "DataError",
+    "DependencyError",
+    "FormatError",
+    "ShapeError",
+    "UnitError",
+    "expected",
+]
+
+
+class BayesmolError(Exception):
+    """Any error that bayesmol raises on purpose."""
+
+
+class DataError(BayesmolError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class ShapeError(DataError):
+    """An array has a shape that does not fit."""
+
+
+class UnitError(DataError):
+    """A unit is unknown, or two units measure different things."""
+
+
+class FormatError(DataError):
+    """A file is damaged, unknown or of another version."""
+
+
+class ConvergenceError(BayesmolError, RuntimeError):
+    """An iteration or a sample did not converge."""
+
+
+class ApplicabilityError(BayesmolError):
+    """A model was used outside the domain in which its error bars hold."""
+
+
+class DependencyError(BayesmolError, ImportError):
+    """An optional library is absent; the message names the extra that installs it."""
+
+    @classmethod
+    def extra(cls, library: str, extra: str = "") -> "DependencyError":
+        """Error for a missing ``library`` that bayesmol with ``extra`` installs; without one, bayesmol alone."""
+        package = f"'bayesmol[{extra}]'" if extra else "bayesmol"
+        return cls(expected(library, "the library to be installed", "none", f"pip install {package}"))
+
+
+def expected(argument: str, expected: object, got: object, remedy: str = "") -> str:
+    """Message of an error: ``argument: expected …, got …; remedy``."""
+    message = f"{argument}: expected {expected}, got {got}"
+    return f"{message}; {remedy}" if remedy else message

@@ -1,0 +1,270 @@
+"""Fitted Gaussian process of the energy and the forces of one molecule."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import gpytorch
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bayesmol.data import Labelled, Structures
+from bayesmol.errors import DataError, FormatError, expected
+from bayesmol.posterior import Prediction
+from bayesmol.potentials.gradient_frames import Frames, encoded, prediction, shift_of
+from bayesmol.potentials.gradient_kernel import GradientKernel
+from bayesmol.potentials.gradient_solver import ConjugateGradients, Exact
+from bayesmol.representation.distances import pair_permutations
+from bayesmol.representation.symmetry import Topology
+
+__all__ = ["OFFSET", "GradientGPPotential"]
+
+OFFSET = 1.0  # prior variance of the constant over that of the energy: several hundred eV for a molecule
+_ENTRIES = 20_000_000  # numbers in a block of the cross covariance, 160 MB
+_LABELS = ("energies", "forces", "energy_errors", "force_errors", "has_forces")
+_NUMBERS = ("amplitude", "noise_energy", "noise_force", "exact_rows", "preconditioner_rows")
+
+
+@dataclass(frozen=True, eq=False)
+class GradientGPPotential:
+    """Gaussian process conditioned on training data; immutable. Made by :meth:`GradientGP.fit`.
+
+    Attributes
+    ----------
+    training
+        The labels.
+    order
+        Order of the atoms of each training structure in which all are alike.
+    permutations, kinds, length_scales
+        Symmetry group, kind of each pair, and length scale of each kind in 1/Å.
+    amplitude
+        Prior variance of the energy, in eV².
+    noise_energy, noise_force
+        Standard deviation of the noise of a label, in eV and eV/Å.
+    """
+
+    training: Labelled
+    order: Int[Tensor, "structures atoms"]
+    permutations: Int[Tensor, "group atoms"]
+    kinds: Int[Tensor, " pairs"]
+    length_scales: Float[Tensor, " kinds"]
+    amplitude: float
+    noise_energy: float
+    noise_force: float
+    exact_rows: int
+    preconditioner_rows: int
+
+    def solved(self) -> "GradientGPPotential":
+        """This potential after its equations are solved, which otherwise waits for the first prediction."""
+        _ = self._weights
+        return self
+
+    def predict(self, structures: Structures | Labelled | Any, *, covariance: bool = False) -> Prediction:
+        """Energies and forces of structures of the same molecule.
+
+        Parameters
+        ----------
+        covariance
+            Give the energies their joint covariance, and the forces one block for each structure.
+
+        Raises
+        ------
+        DataError
+            If a structure is another molecule, periodic, or its atoms cannot be recognised.
+        """
+        structures = Structures.coerce(structures)
+        rows, basis = self._encoded(structures)
+        means, blocks, halves = [], [], []
+        for part in torch.arange(len(rows), device=rows.device).split(self._chunk(basis.shape[2])):
+            mean, block, left, right = self._conditional(rows[part])
+            means.append(mean)
+            blocks.append(block)
+            halves.append((left[..., 0], right[..., 0]) if covariance else ())
+        mean, block = torch.cat(means), torch.cat(blocks)
+        energies = None
+        if covariance:
+            plain = rows[:, : len(self.kinds)]
+            left, right = (torch.cat(parts, dim=1) for parts in zip(*halves, strict=True))
+            energies = self._prior(plain, plain) - left.mT @ right
+        noise = torch.full_like(mean[:, 0], self.noise_energy**2), torch.full_like(basis[:, :, 0], self.noise_force**2)
+        mean[:, 0] += shift_of(self.training)
+        return prediction(structures, mean, block, basis, noise, energies=energies)
+
+    def joint(self, structures: Structures | Labelled | Any) -> gpytorch.distributions.MultivariateNormal:
+        """Joint distribution of the energy (first) and forces of each structure, without the noise of labels."""
+        structures = Structures.coerce(structures)
+        rows, basis = self._encoded(structures)
+        mean, _, left, right = self._conditional(rows)
+        prior = self._prior(rows, rows)
+        unit = torch.ones_like(basis[:, :1, :1])
+        turn = torch.block_diag(*(torch.block_diag(u, b) for u, b in zip(unit, basis, strict=True)))
+        covariance = turn @ (prior - left.flatten(1).mT @ right.flatten(1)) @ turn.mT
+        shift = torch.nn.functional.pad(shift_of(self.training).expand(len(rows), 1), (0, basis.shape[1])).flatten()
+        return gpytorch.distributions.MultivariateNormal(
+            turn @ mean.flatten() + shift, (covariance + covariance.mT) / 2
+        )
+
+    def strangeness(self, structures: Structures | Labelled | Any) -> Float[Tensor, " structures"]:
+        """Largest standard deviation of the mean force on an atom, per direction, in eV/Å; higher is stranger."""
+        prediction = self.predict(structures)
+        variance = prediction.forces.epistemic.variance.mean(1)
+        return variance.view(len(prediction), -1).amax(1).sqrt()
+
+    def force_factor(
+        self, structures: Structures | Labelled | Any, rank: int = 512, seed: int | torch.Generator = 0
+    ) -> list[Float[Tensor, "components rank"]]:
+        r"""Matrices :math:`W_s` with :math:`\mathrm{Cov}(F_s, F_t) \approx W_s W_t^\top`, in eV/Å, without noise.
+
+        Cholesky pivoted by whole structures: exact if ``rank`` allows, and never more than the covariance otherwise.
+        Deterministic; ``seed`` is accepted because other potentials draw directions.
+        """
+        rows, basis = self._encoded(Structures.coerce(structures))
+        _, block, left, right = self._conditional(rows)
+        left, right = left[..., 1:], right[..., 1:]
+        factor, rest = basis.new_zeros(len(rows), basis.shape[2], 0), block[:, 1:, 1:]
+        floor = 1e-12 * float(rest.diagonal(dim1=1, dim2=2).sum(1).max())
+        while factor.shape[2] < rank and float((size := rest.diagonal(dim1=1, dim2=2).sum(1)).max()) > floor:
+            pivot = int(size.argmax())
+            prior = self._prior(rows, rows[pivot : pivot + 1]).view(len(rows), -1, 1 + basis.shape[2])
+            column = prior[:, 1:, 1:] - torch.einsum("nsi,nj->sij", left, right[:, pivot])
+            column = column - factor @ factor[pivot].mT
+            values, vectors = torch.linalg.eigh((column[pivot] + column[pivot].mT) / 2)
+            kept = (values > 1e-10 * values.max()).nonzero().flatten()[-(rank - factor.shape[2]) :]
+            new = column @ (vectors[:, kept] / values[kept].sqrt())
+            factor, rest = torch.cat([factor, new], dim=2), rest - new @ new.mT
+            rest[pivot] = 0.0
+        return list(torch.unbind((basis @ factor).to(basis.dtype)))
+
+    def leave_one_out(self) -> Prediction:
+        r"""Prediction of every training label from the other structures, its own standard error included.
+
+        Block form of Rasmussen and Williams, section 5.4.2: with :math:`C_b = ([K^{-1}]_{bb})^{-1}`, the label minus
+        the prediction is :math:`C_b [K^{-1} y]_b`, of covariance :math:`C_b`.
+
+        Raises
+        ------
+        ApplicabilityError
+            If there are more than ``exact_rows`` equations.
+        """
+        inverse, frames = self._solver.inverse(), self._frames
+        outputs, (targets, noises) = frames.observed.shape[1], self._labels
+        means, blocks = [], []
+        for index, seen in enumerate(frames.observed):
+            at = index * outputs + seen.nonzero().flatten()
+            held = torch.linalg.inv(inverse[at[:, None], at])
+            if bool(seen.all()):
+                means.append(targets[index] - held @ self._weights[at])
+                blocks.append(held - noises[index])
+                continue
+            rest = inverse - inverse[:, at] @ held @ inverse[at]
+            cross = self._cross(frames.rows[index : index + 1])
+            means.append(cross.mT @ (self._weights - inverse[:, at] @ (held @ self._weights[at])))
+            prior = self._prior(frames.rows[index : index + 1], frames.rows[index : index + 1])
+            blocks.append(prior - cross.mT @ rest @ cross)
+        noise = self.noise_energy**2 + frames.energy_errors.square(), self.noise_force**2 + frames.force_errors.square()
+        mean, block = torch.stack(means), torch.stack(blocks)
+        mean[:, 0] += shift_of(self.training)
+        return prediction(self.training.structures, mean, block, frames.basis, noise)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """JSON header and arrays from which :meth:`from_state` makes the same potential."""
+        arrays = {name: getattr(self, name) for name in ("order", "permutations", "kinds", "length_scales")}
+        arrays |= {"positions": self.training.structures.positions, "species": self.training.structures.species}
+        arrays |= {name: value for name in _LABELS if (value := getattr(self.training, name)) is not None}
+        return {name: getattr(self, name) for name in _NUMBERS}, arrays
+
+    @classmethod
+    def from_state(cls, header: dict[str, Any], arrays: dict[str, Tensor]) -> "GradientGPPotential":
+        """Potential from :meth:`state`; the equations are solved again.
+
+        Raises
+        ------
+        FormatError
+            If an entry is missing.
+        """
+        wanted = {*_NUMBERS, "order", "permutations", "kinds", "length_scales", "positions", "species", "has_forces"}
+        if missing := wanted - header.keys() - arrays.keys():
+            raise FormatError(expected("state", f"the entries {sorted(missing)}", "none of them"))
+        atoms = arrays["order"].shape[1]
+        pointer = torch.arange(0, len(arrays["species"]) + 1, atoms, device=arrays["species"].device)
+        free = arrays["positions"].new_zeros(len(pointer) - 1, 3, 3)
+        structures = Structures(arrays["positions"], arrays["species"], pointer, free, free[:, 0].bool())
+        training = Labelled(structures, **{name: arrays[name] for name in _LABELS if name in arrays})
+        tensors = {name: arrays[name] for name in ("order", "permutations", "kinds", "length_scales")}
+        return cls(training=training, **tensors, **{name: header[name] for name in _NUMBERS})
+
+    @cached_property
+    def _kernel(self) -> GradientKernel:
+        kernel = GradientKernel(pair_permutations(self.permutations), self.kinds, offset=OFFSET)
+        kernel.lengthscale = self.length_scales
+        return kernel.requires_grad_(False).to(self.kinds.device)
+
+    @cached_property
+    def _frames(self) -> Frames:
+        return Frames.of(self.training, self.order)
+
+    @cached_property
+    def _topology(self) -> Topology:
+        structures = self.training.structures
+        positions = structures.positions.double().view(*self.order.shape, 3)
+        positions = positions.gather(1, self.order[..., None].expand(-1, -1, 3))
+        return Topology.of(positions, structures.species.view(self.order.shape)[0][self.order[0]])
+
+    @cached_property
+    def _labels(self) -> tuple[Tensor, Tensor]:
+        variances = torch.tensor([self.noise_energy**2, self.noise_force**2], dtype=torch.float64)
+        return self._frames.targets(*variances.to(self.kinds.device))
+
+    @cached_property
+    def _weights(self) -> Float[Tensor, " rows"]:
+        return self._solver.solve(self._labels[0].reshape(-1, 1))[:, 0]
+
+    @cached_property
+    def _solver(self) -> Exact | ConjugateGradients:
+        rows, noise, mask = self._frames.rows, self._labels[1], self._frames.observed.flatten().double()
+        if len(mask) <= self.exact_rows:
+            return Exact(self._prior(rows, rows) * torch.outer(mask, mask) + torch.block_diag(*noise))
+        outputs = noise.shape[1]
+        width = max(1, _ENTRIES // len(rows) ** 2)
+
+        def product(vectors: Tensor) -> Tensor:
+            parts = (mask[:, None] * vectors).split(width, dim=1)
+            moved = torch.cat([self._kernel.product(rows, rows, part) for part in parts], dim=1)
+            return self.amplitude * mask[:, None] * moved
+
+        count = max(1, min(len(rows), self.preconditioner_rows // outputs))
+        pivots = torch.linspace(0, len(rows) - 1, count, device=mask.device).round().long()
+        at = (pivots[:, None] * outputs + torch.arange(outputs, device=mask.device)).flatten()
+        columns = mask[:, None] * self._prior(rows, rows[pivots]) * mask[at]
+        return ConjugateGradients.nystrom(product, torch.linalg.cholesky(noise), columns, columns[at])
+
+    def _prior(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.amplitude * self._kernel(first, second).to_dense()
+
+    def _cross(self, rows: Tensor) -> Tensor:
+        """Covariance of all labels with the outputs of ``rows``."""
+        return self._frames.observed.flatten()[:, None] * self._prior(self._frames.rows, rows)
+
+    def _conditional(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean and covariance of each structure given the labels, and the halves of what the labels explain."""
+        cross = self._cross(rows)
+        mean = (cross.mT @ self._weights).view(len(rows), -1)
+        left, right = (half.view(len(half), *mean.shape) for half in self._solver.halves(cross))
+        explained = torch.einsum("nsi,nsj->sij", left, right)
+        return mean, self.amplitude * self._kernel.blocks(rows, rows) - explained, left, right
+
+    def _chunk(self, internal: int) -> int:
+        return max(1, _ENTRIES // (self._frames.observed.numel() * (1 + internal)))
+
+    def _encoded(self, structures: Structures) -> tuple[Tensor, Tensor]:
+        """Kernel rows and internal directions of structures that must be the molecule of the training data."""
+        species = self._topology.species
+        like = bool((structures.counts == len(species)).all())
+        numbers = structures.species.view(len(structures), -1) if like else structures.species
+        if not like or not bool((numbers.sort(1).values == species.sort().values).all()):
+            raise DataError(expected("structures", f"the molecule {species.tolist()}", "another composition"))
+        if bool(structures.pbc.any()):
+            raise DataError(expected("structures", "molecules without periodic directions", "a periodic cell"))
+        positions = structures.positions.double().view(*numbers.shape, 3)
+        return encoded(structures, self._topology.orders(positions, numbers))

@@ -1,0 +1,1 @@
+"""How a structure becomes a vector."""

@@ -1,0 +1,147 @@
+"""The complete list of rotation- and inversion-invariant products of up to four spherical tensors.
+
+Products of one set of tensors :math:`A_{lm}` with itself are symmetric, so the number of independent invariants is smaller
+than the number of coupling trees: each candidate tree is kept only if it is linearly independent of those before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations_with_replacement
+
+import torch
+from e3nn.o3 import wigner_3j
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmol.errors import DataError, expected
+
+Pair = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """One invariant: the tensors it multiplies, as one or two coupled pairs and at most one single tensor."""
+
+    order: int
+    left: Pair | None = None
+    right: Pair | None = None
+
+
+@dataclass(frozen=True)
+class Couplings:
+    """Invariants of body order ``correlation + 1`` and below, and the pair couplings they need.
+
+    Attributes
+    ----------
+    invariants
+        Independent invariants, by increasing order.
+    pairs
+        Position of each coupled pair :math:`(l_1 l_2) L` in the vector of all coupled pairs.
+    tensor
+        Symmetric Clebsch-Gordan tensor of all pairs, ``(lm, lm, pair)``.
+    """
+
+    degree: int
+    invariants: tuple[Invariant, ...]
+    pairs: dict[Pair, slice]
+    tensor: Float[Tensor, "lm lm pair"]
+
+    @property
+    def orders(self) -> Tensor:
+        """Number of tensors multiplied in each invariant (the body order less one)."""
+        return torch.tensor([invariant.order for invariant in self.invariants])
+
+
+def block(degree: int) -> slice:
+    """Position of the components of one degree among all :math:`(l, m)`."""
+    return slice(degree**2, (degree + 1) ** 2)
+
+
+@lru_cache(maxsize=16)
+def couplings(degree: int, correlation: int, quartic_degree: int | None = None) -> Couplings:
+    r"""Independent invariants of products of up to ``correlation`` tensors of degree ``l <= degree``.
+
+    Products of four tensors may be restricted to ``l <= quartic_degree``: they are the most numerous and the smoothest suffice.
+
+    Raises
+    ------
+    DataError
+        If the degree is not 0..6 or the correlation order not 1..4.
+
+    References
+    ----------
+    Drautz, Phys. Rev. B 99, 014104 (2019); Dusson et al., J. Comput. Phys. 454, 110946 (2022).
+    """
+    if not 0 <= degree <= 6 or not 1 <= correlation <= 4:
+        got = f"degree {degree}, correlation {correlation}"
+        raise DataError(expected("degree, correlation", "0 <= degree <= 6 and 1 <= correlation <= 4", got))
+    tensors = {pair: _symmetric_coupling(pair, degree) for pair in _pairs(degree)}
+    limit = degree if quartic_degree is None else quartic_degree
+    listed = _independent(_candidates(tensors, degree, correlation, limit), tensors, degree)
+    used = sorted({pair for inv in listed for pair in (inv.left, inv.right) if pair})
+    ends = torch.tensor([2 * pair[2] + 1 for pair in used]).cumsum(0).tolist()
+    slices = {pair: slice(end - 2 * pair[2] - 1, end) for pair, end in zip(used, ends, strict=True)}
+    size = (degree + 1) ** 2
+    joined = torch.cat([tensors[p] for p in used], -1) if used else torch.zeros(size, size, 0, dtype=torch.float64)
+    return Couplings(degree, tuple(listed), slices, joined)
+
+
+def _pairs(degree: int) -> list[Pair]:
+    """Coupled pairs that do not vanish for a symmetric product."""
+    return [
+        (a, b, c)
+        for a, b in combinations_with_replacement(range(degree + 1), 2)
+        for c in range(b - a, a + b + 1)
+        if a != b or c % 2 == 0
+    ]
+
+
+def _symmetric_coupling(pair: Pair, degree: int) -> Tensor:
+    size = (degree + 1) ** 2
+    tensor = torch.zeros(size, size, 2 * pair[2] + 1, dtype=torch.float64)
+    tensor[block(pair[0]), block(pair[1])] = wigner_3j(*pair, dtype=torch.float64)
+    return 0.5 * (tensor + tensor.transpose(0, 1))
+
+
+def _candidates(tensors: dict[Pair, Tensor], degree: int, correlation: int, limit: int) -> list[tuple[tuple[int, ...], Invariant]]:
+    """Every coupling tree with even parity, with the multiset of degrees it multiplies."""
+    pairs = list(tensors)
+    found: list[tuple[tuple[int, ...], Invariant]] = [((0,), Invariant(1))]
+    found += [((l, l), Invariant(2, (l, l, 0))) for l in range(degree + 1)]
+    found += [(tuple(sorted(p)), Invariant(3, p)) for p in pairs if p[2] <= degree and sum(p) % 2 == 0]
+    found += [
+        (tuple(sorted(a[:2] + b[:2])), Invariant(4, a, b))
+        for a, b in combinations_with_replacement(pairs, 2)
+        if a[2] == b[2] and (sum(a) - sum(b)) % 2 == 0 and max(a[:2] + b[:2]) <= limit
+    ]
+    return [item for item in found if item[1].order <= correlation]
+
+
+def _independent(candidates: list, tensors: dict[Pair, Tensor], degree: int) -> list[Invariant]:
+    """Keep a tree only if its values on random tensors are not a combination of those kept before."""
+    draws = torch.randn(400, (degree + 1) ** 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    coupled = {pair: torch.einsum("na,nb,abm->nm", draws, draws, tensor) for pair, tensor in tensors.items()}
+    kept: list[Invariant] = []
+    values: dict[tuple[int, ...], list[Tensor]] = {}
+    for degrees, invariant in candidates:
+        value = _value(invariant, draws, coupled)
+        family = values.setdefault(degrees, [])
+        residual = value.clone()
+        for direction in family * 2:  # twice: re-orthogonalise
+            residual = residual - direction * (direction @ residual)
+        if residual.norm() > 1e-6 * (1 + value.norm()):
+            family.append(residual / residual.norm())
+            kept.append(invariant)
+    return kept
+
+
+def _value(invariant: Invariant, draws: Tensor, coupled: dict[Pair, Tensor]) -> Tensor:
+    if invariant.order == 1:
+        return draws[:, 0]
+    if invariant.order == 2:
+        return coupled[invariant.left].sum(-1)
+    if invariant.order == 3:
+        return (coupled[invariant.left] * draws[:, block(invariant.left[2])]).sum(-1)
+    return (coupled[invariant.left] * coupled[invariant.right]).sum(-1)
