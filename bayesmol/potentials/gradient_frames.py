@@ -11,7 +11,9 @@ from bayesmol.posterior import Gaussian, Prediction
 from bayesmol.potentials.gradient_kernel import GradientKernel
 from bayesmol.representation.distances import internal_basis, inverse_distances, jacobian
 
-__all__ = ["Frames", "encoded", "prediction"]
+__all__ = ["CONSTANT", "Frames", "encoded", "prediction", "shift_of"]
+
+CONSTANT = 100.0  # prior standard deviation of the constant of the energy about the training mean, in eV
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bayesmol.inference.random import generator
 from bayesmol.potentials.gradient_frames import Frames
 from bayesmol.potentials.gradient_kernel import GradientKernel
 from bayesmol.potentials.gradient_learning import learned_scales
-from bayesmol.potentials.gradient_posterior import OFFSET, GradientGPPotential
+from bayesmol.potentials.gradient_posterior import GradientGPPotential
 from bayesmol.representation.distances import pair_permutations
 from bayesmol.representation.symmetry import Topology
 
@@ -101,7 +101,7 @@ class GradientGP:
     ) -> GradientGPPotential:
         start = 10.0 if self.length_scale == "learned" else float(self.length_scale)
         lengths = torch.full((int(kinds.max()) + 1,), start, dtype=torch.float64, device=kinds.device)
-        kernel = GradientKernel(pair_permutations(group), kinds, offset=OFFSET)
+        kernel = GradientKernel(pair_permutations(group), kinds)
         kernel.lengthscale = lengths
         frames = Frames.of(labelled, order)
         chosen = self._subset(*frames.observed.shape, seed).to(kinds.device)
@@ -119,7 +119,12 @@ class GradientGP:
             exact_rows=self.exact_rows,
             preconditioner_rows=self.preconditioner_rows,
         )
-        return potential.solved()
+        return potential.solved() if self._given(labelled) else potential.calibrated()
+
+    def _given(self, labelled: Labelled) -> bool:
+        """Whether some of the noise is known in advance, so that variances cannot be scaled together."""
+        known = (self.energy_noise, self.force_noise, labelled.energy_errors, labelled.force_errors)
+        return any(part is not None for part in known)
 
     def _group(self, topology: Topology) -> Int[Tensor, "group atoms"]:
         if self.permutations is None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 __all__ = ["GradientKernel"]
 
-Rows = Float[Tensor, "structures features"]
+Rows = Float[Tensor, "_ features"]
 
 
 class GradientKernel(gpytorch.kernels.Kernel):
@@ -60,7 +60,9 @@ class GradientKernel(gpytorch.kernels.Kernel):
         """Outputs of a row of each input: the energy and the force components."""
         return x1.shape[-1] // len(self.kinds), x2.shape[-1] // len(self.kinds)
 
-    def forward(self, x1: Rows, x2: Rows, diag: bool = False, **params: object) -> Float[Tensor, "..."]:
+    def forward(
+        self, x1: Rows, x2: Rows, diag: bool = False, **params: object
+    ) -> Float[Tensor, "rows columns"] | Float[Tensor, " rows"]:
         """Covariance matrix, or its diagonal; the outputs of one structure are consecutive."""
         if diag:
             return self.blocks(x1, x2).diagonal(dim1=1, dim2=2).flatten()
@@ -143,6 +145,7 @@ class _Term(torch.autograd.Function):
         of_slope = (
             (forces * product.permute(0, 2, 1, 3)).sum((2, 3)) + (to_energy * u).sum(2) - (from_energy * v).sum(2)
         )
+        # At distance zero u is rounding error, not zero: a tinier floor would blow it up.
         of_curvature = -(u * along_v).sum(2) / distance.clamp_min(torch.finfo(x.dtype).eps ** 0.5)
         radial = -curvature * (of_slope + 5**0.5 * of_curvature) - slope * gradient[:, 0, :, 0]
         of_u = slope[..., None] * to_energy - curvature[..., None] * along_v

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from bayesmol.errors import ConvergenceError, expected
-from bayesmol.potentials.gradient_frames import Frames
+from bayesmol.potentials.gradient_frames import CONSTANT, Frames
 from bayesmol.potentials.gradient_kernel import GradientKernel
 from bayesmol.progress import progress
 
@@ -61,7 +61,7 @@ def score(
     Parameters
     ----------
     prior
-        Covariance matrix of the kernel.
+        Covariance matrix of the kernel, without the constant of the energy.
 
     References
     ----------
@@ -69,7 +69,9 @@ def score(
     structure.
     """
     targets, noise = frames.targets(scales.energy_noise, scales.force_noise)
-    covariance = scales.amplitude * prior * torch.outer(frames.observed.flatten(), frames.observed.flatten())
+    mask = frames.observed.flatten().to(prior)
+    constant = torch.nn.functional.pad(CONSTANT * frames.observed[:, :1], (0, targets.shape[1] - 1)).flatten()
+    covariance = scales.amplitude * prior * torch.outer(mask, mask) + torch.outer(constant, constant)
     inverse, weights = _Inverse.apply(covariance + torch.block_diag(*noise), targets)
     factor = torch.linalg.cholesky(inverse)
     squares = torch.linalg.solve_triangular(factor, weights.unsqueeze(-1), upper=False).square().sum()
@@ -153,7 +155,7 @@ def _minimise(function: Callable[[], Tensor], parameters: list[Tensor], bounds: 
         except torch.linalg.LinAlgError:
             return 1e6, np.zeros(len(values))
         gradients = torch.autograd.grad(result, parameters)
-        return float(result), torch.cat([g.flatten() for g in gradients]).cpu().numpy()
+        return result.item(), torch.cat([g.flatten() for g in gradients]).cpu().numpy()
 
     start = torch.cat([p.detach().flatten() for p in parameters]).cpu().numpy()
     with progress("learning", iterations) as advance:

@@ -1,26 +1,26 @@
 """Fitted Gaussian process of the energy and the forces of one molecule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import gpytorch
 import torch
 from jaxtyping import Float, Int
+from linear_operator import to_linear_operator
 from torch import Tensor
 
 from bayesmol.data import Labelled, Structures
-from bayesmol.errors import DataError, FormatError, expected
+from bayesmol.errors import ApplicabilityError, DataError, FormatError, expected
 from bayesmol.posterior import Prediction
-from bayesmol.potentials.gradient_frames import Frames, encoded, prediction, shift_of
+from bayesmol.potentials.gradient_frames import CONSTANT, Frames, encoded, prediction, shift_of
 from bayesmol.potentials.gradient_kernel import GradientKernel
-from bayesmol.potentials.gradient_solver import ConjugateGradients, Exact
+from bayesmol.potentials.gradient_solver import ConjugateGradients, Exact, noisy, pivoted_root
 from bayesmol.representation.distances import pair_permutations
 from bayesmol.representation.symmetry import Topology
 
-__all__ = ["OFFSET", "GradientGPPotential"]
+__all__ = ["GradientGPPotential"]
 
-OFFSET = 1.0  # prior variance of the constant over that of the energy: several hundred eV for a molecule
 _ENTRIES = 20_000_000  # numbers in a block of the cross covariance, 160 MB
 _LABELS = ("energies", "forces", "energy_errors", "force_errors", "has_forces")
 _NUMBERS = ("amplitude", "noise_energy", "noise_force", "exact_rows", "preconditioner_rows")
@@ -60,6 +60,25 @@ class GradientGPPotential:
         _ = self._weights
         return self
 
+    def calibrated(self) -> "GradientGPPotential":
+        """This potential with all variances times the mean squared normalised leave-one-structure-out residual.
+
+        The mean stays; the labels then lie one standard deviation away on average. With more than ``exact_rows``
+        equations the variances stay as they are.
+        """
+        if not isinstance(self._solver, Exact):
+            return self.solved()
+        left, training = self.leave_one_out(), self.training
+        squares = []
+        if training.energies is not None:
+            squares.append((training.energies - left.energy.mean) / left.energy.stddev)
+        if training.forces is not None:
+            seen = training.has_forces[training.structures.structure_index]
+            squares.append(((training.forces - left.forces.mean) / left.forces.stddev)[seen].flatten())
+        scale = float(torch.cat(squares).square().mean().sqrt())
+        noises = {name: getattr(self, name) * scale for name in ("noise_energy", "noise_force")}
+        return replace(self, amplitude=self.amplitude * scale**2, **noises).solved()
+
     def predict(self, structures: Structures | Labelled | Any, *, covariance: bool = False) -> Prediction:
         """Energies and forces of structures of the same molecule.
 
@@ -76,17 +95,16 @@ class GradientGPPotential:
         structures = Structures.coerce(structures)
         rows, basis = self._encoded(structures)
         means, blocks, halves = [], [], []
-        for part in torch.arange(len(rows), device=rows.device).split(self._chunk(basis.shape[2])):
-            mean, block, left, right = self._conditional(rows[part])
+        size = max(1, _ENTRIES // (self._frames.observed.numel() * (1 + basis.shape[2])))
+        for part in torch.arange(len(rows), device=rows.device).split(size):
+            mean, block, half = self._conditional(rows[part])
             means.append(mean)
             blocks.append(block)
-            halves.append((left[..., 0], right[..., 0]) if covariance else ())
-        mean, block = torch.cat(means), torch.cat(blocks)
-        energies = None
+            halves += [half[..., 0]] if covariance else []
+        mean, block, energies = torch.cat(means), torch.cat(blocks), None
         if covariance:
-            plain = rows[:, : len(self.kinds)]
-            left, right = (torch.cat(parts, dim=1) for parts in zip(*halves, strict=True))
-            energies = self._prior(plain, plain) - left.mT @ right
+            plain, half = rows[:, : len(self.kinds)], torch.cat(halves, dim=1)
+            energies = self._prior(plain, plain) - half.mT @ half
         noise = torch.full_like(mean[:, 0], self.noise_energy**2), torch.full_like(basis[:, :, 0], self.noise_force**2)
         mean[:, 0] += shift_of(self.training)
         return prediction(structures, mean, block, basis, noise, energies=energies)
@@ -95,15 +113,14 @@ class GradientGPPotential:
         """Joint distribution of the energy (first) and forces of each structure, without the noise of labels."""
         structures = Structures.coerce(structures)
         rows, basis = self._encoded(structures)
-        mean, _, left, right = self._conditional(rows)
+        mean, _, half = self._conditional(rows)
         prior = self._prior(rows, rows)
         unit = torch.ones_like(basis[:, :1, :1])
         turn = torch.block_diag(*(torch.block_diag(u, b) for u, b in zip(unit, basis, strict=True)))
-        covariance = turn @ (prior - left.flatten(1).mT @ right.flatten(1)) @ turn.mT
+        covariance = turn @ (prior - half.flatten(1).mT @ half.flatten(1)) @ turn.mT
         shift = torch.nn.functional.pad(shift_of(self.training).expand(len(rows), 1), (0, basis.shape[1])).flatten()
-        return gpytorch.distributions.MultivariateNormal(
-            turn @ mean.flatten() + shift, (covariance + covariance.mT) / 2
-        )
+        operator = to_linear_operator((covariance + covariance.mT) / 2)
+        return gpytorch.distributions.MultivariateNormal(turn @ mean.flatten() + shift, operator)
 
     def strangeness(self, structures: Structures | Labelled | Any) -> Float[Tensor, " structures"]:
         """Largest standard deviation of the mean force on an atom, per direction, in eV/Å; higher is stranger."""
@@ -120,21 +137,14 @@ class GradientGPPotential:
         Deterministic; ``seed`` is accepted because other potentials draw directions.
         """
         rows, basis = self._encoded(Structures.coerce(structures))
-        _, block, left, right = self._conditional(rows)
-        left, right = left[..., 1:], right[..., 1:]
-        factor, rest = basis.new_zeros(len(rows), basis.shape[2], 0), block[:, 1:, 1:]
-        floor = 1e-12 * float(rest.diagonal(dim1=1, dim2=2).sum(1).max())
-        while factor.shape[2] < rank and float((size := rest.diagonal(dim1=1, dim2=2).sum(1)).max()) > floor:
-            pivot = int(size.argmax())
-            prior = self._prior(rows, rows[pivot : pivot + 1]).view(len(rows), -1, 1 + basis.shape[2])
-            column = prior[:, 1:, 1:] - torch.einsum("nsi,nj->sij", left, right[:, pivot])
-            column = column - factor @ factor[pivot].mT
-            values, vectors = torch.linalg.eigh((column[pivot] + column[pivot].mT) / 2)
-            kept = (values > 1e-10 * values.max()).nonzero().flatten()[-(rank - factor.shape[2]) :]
-            new = column @ (vectors[:, kept] / values[kept].sqrt())
-            factor, rest = torch.cat([factor, new], dim=2), rest - new @ new.mT
-            rest[pivot] = 0.0
-        return list(torch.unbind((basis @ factor).to(basis.dtype)))
+        _, block, half = self._conditional(rows)
+        half = half[..., 1:]
+
+        def column(pivot: int) -> Tensor:
+            prior = self._prior(rows, rows[pivot : pivot + 1]).view(len(rows), *block.shape[1:])
+            return prior[:, 1:, 1:] - torch.einsum("nsi,nj->sij", half, half[:, pivot])
+
+        return list(torch.unbind(basis @ pivoted_root(block[:, 1:, 1:], column, rank)))
 
     def leave_one_out(self) -> Prediction:
         r"""Prediction of every training label from the other structures, its own standard error included.
@@ -147,6 +157,11 @@ class GradientGPPotential:
         ApplicabilityError
             If there are more than ``exact_rows`` equations.
         """
+        if not isinstance(self._solver, Exact):
+            remedy = "raise exact_rows if the memory allows, or use fewer structures"
+            raise ApplicabilityError(
+                expected("rows", f"at most exact_rows = {self.exact_rows}", len(self._weights), remedy)
+            )
         inverse, frames = self._solver.inverse(), self._frames
         outputs, (targets, noises) = frames.observed.shape[1], self._labels
         means, blocks = [], []
@@ -196,7 +211,7 @@ class GradientGPPotential:
 
     @cached_property
     def _kernel(self) -> GradientKernel:
-        kernel = GradientKernel(pair_permutations(self.permutations), self.kinds, offset=OFFSET)
+        kernel = GradientKernel(pair_permutations(self.permutations), self.kinds, offset=CONSTANT**2 / self.amplitude)
         kernel.lengthscale = self.length_scales
         return kernel.requires_grad_(False).to(self.kinds.device)
 
@@ -224,7 +239,7 @@ class GradientGPPotential:
     def _solver(self) -> Exact | ConjugateGradients:
         rows, noise, mask = self._frames.rows, self._labels[1], self._frames.observed.flatten().double()
         if len(mask) <= self.exact_rows:
-            return Exact(self._prior(rows, rows) * torch.outer(mask, mask) + torch.block_diag(*noise))
+            return Exact(noisy(self._prior(rows, rows), mask, noise))
         outputs = noise.shape[1]
         width = max(1, _ENTRIES // len(rows) ** 2)
 
@@ -239,6 +254,22 @@ class GradientGPPotential:
         columns = mask[:, None] * self._prior(rows, rows[pivots]) * mask[at]
         return ConjugateGradients.nystrom(product, torch.linalg.cholesky(noise), columns, columns[at])
 
+    @cached_property
+    def _exact(self) -> tuple[Exact, Tensor | slice]:
+        """Solver for variances, and its rows: all, or those of as many structures as ``exact_rows`` allows.
+
+        Labels that are left out can only raise a variance, never lower it.
+        """
+        if isinstance(self._solver, Exact):
+            return self._solver, slice(None)
+        structures, outputs = self._frames.observed.shape
+        count = max(1, self.exact_rows // outputs)
+        kept = torch.linspace(0, structures - 1, count, device=self.kinds.device).round().long()
+        at = (kept[:, None] * outputs + torch.arange(outputs, device=kept.device)).flatten()
+        frames = self._frames[kept]
+        prior = self._prior(frames.rows, frames.rows)
+        return Exact(noisy(prior, frames.observed.flatten().double(), self._labels[1][kept])), at
+
     def _prior(self, first: Tensor, second: Tensor) -> Tensor:
         return self.amplitude * self._kernel(first, second).to_dense()
 
@@ -246,16 +277,14 @@ class GradientGPPotential:
         """Covariance of all labels with the outputs of ``rows``."""
         return self._frames.observed.flatten()[:, None] * self._prior(self._frames.rows, rows)
 
-    def _conditional(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean and covariance of each structure given the labels, and the halves of what the labels explain."""
+    def _conditional(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and covariance of each structure given the labels, and the root of what the labels explain."""
         cross = self._cross(rows)
         mean = (cross.mT @ self._weights).view(len(rows), -1)
-        left, right = (half.view(len(half), *mean.shape) for half in self._solver.halves(cross))
-        explained = torch.einsum("nsi,nsj->sij", left, right)
-        return mean, self.amplitude * self._kernel.blocks(rows, rows) - explained, left, right
-
-    def _chunk(self, internal: int) -> int:
-        return max(1, _ENTRIES // (self._frames.observed.numel() * (1 + internal)))
+        solver, at = self._exact
+        half = solver.half(cross[at]).view(-1, *mean.shape)
+        explained = torch.einsum("nsi,nsj->sij", half, half)
+        return mean, self.amplitude * self._kernel.blocks(rows, rows) - explained, half
 
     def _encoded(self, structures: Structures) -> tuple[Tensor, Tensor]:
         """Kernel rows and internal directions of structures that must be the molecule of the training data."""

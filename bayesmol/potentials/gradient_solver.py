@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmol.errors import ApplicabilityError, ConvergenceError, expected
+from bayesmol.errors import ConvergenceError, expected
 
-__all__ = ["ConjugateGradients", "Exact"]
+__all__ = ["ConjugateGradients", "Exact", "noisy", "pivoted_root"]
 
 Columns = Float[Tensor, "rows columns"]
 
@@ -28,10 +28,9 @@ class Exact:
         """Solutions of the columns of ``right``."""
         return torch.cholesky_solve(right, self._factor)
 
-    def halves(self, cross: Columns) -> tuple[Columns, Columns]:
-        """Two matrices ``A, B`` with ``Aᵀ B = crossᵀ K⁻¹ cross``, column by column."""
-        half = torch.linalg.solve_triangular(self._factor, cross, upper=False)
-        return half, half
+    def half(self, cross: Columns) -> Columns:
+        """Matrix ``A`` with ``Aᵀ A = crossᵀ K⁻¹ cross``: what the labels explain of ``cross``."""
+        return torch.linalg.solve_triangular(self._factor, cross, upper=False)
 
     def inverse(self) -> Float[Tensor, "rows rows"]:
         """Inverse of the covariance matrix."""
@@ -112,16 +111,6 @@ class ConjugateGradients:
         remedy = "raise preconditioner_rows, or exact_rows if the memory allows"
         raise ConvergenceError(expected("residual", f"at most {self.tolerance:g}", f"{worst:.1e}", remedy))
 
-    def halves(self, cross: Columns) -> tuple[Columns, Columns]:
-        """Two matrices ``A, B`` with ``Aᵀ B = crossᵀ K⁻¹ cross``, column by column."""
-        return cross, self.solve(cross)
-
-    def inverse(self) -> Float[Tensor, "rows rows"]:
-        """Refused: the inverse of a covariance this large is what this solver avoids."""
-        rows = self.directions.shape[0]
-        remedy = "raise exact_rows if the memory allows, or use fewer structures"
-        raise ApplicabilityError(expected("rows", "at most exact_rows for an inverse", rows, remedy))
-
     def _operator(self, vectors: Columns) -> Columns:
         return vectors + _white(self.noise, self.product(_coloured(self.noise, vectors)))
 
@@ -139,3 +128,43 @@ def _coloured(noise: Tensor, vectors: Columns) -> Columns:
     """``L⁻ᵀ v`` by blocks."""
     parts = vectors.reshape(len(noise), noise.shape[1], -1)
     return torch.linalg.solve_triangular(noise.mT, parts, upper=True).reshape(vectors.shape)
+
+
+def noisy(
+    prior: Float[Tensor, "rows rows"], mask: Float[Tensor, " rows"], noise: Float[Tensor, "structures outputs outputs"]
+) -> Float[Tensor, "rows rows"]:
+    """Covariance of the labels: the prior where ``mask`` is one, and the noise blocks; overwrites ``prior``."""
+    structures, outputs, _ = noise.shape
+    every = torch.arange(structures, device=mask.device)
+    prior.mul_(mask[:, None]).mul_(mask)
+    prior.view(structures, outputs, structures, outputs)[every, :, every] += noise
+    return prior
+
+
+def pivoted_root(
+    blocks: Float[Tensor, "structures outputs outputs"],
+    column: Callable[[int], Float[Tensor, "structures outputs outputs"]],
+    rank: int,
+) -> Float[Tensor, "structures outputs columns"]:
+    """Root ``W`` of at most ``rank`` columns, ``W Wᵀ`` ≤ covariance, by Cholesky pivoted over whole structures.
+
+    Parameters
+    ----------
+    blocks
+        Covariance of each structure with itself.
+    column
+        Covariance of all structures with one.
+    """
+    root, rest = blocks.new_zeros(*blocks.shape[:2], 0), blocks
+    size = rest.diagonal(dim1=1, dim2=2).sum(1)
+    floor = 1e-12 * float(size.max())
+    while root.shape[2] < rank and float(size.max()) > floor:
+        pivot = int(size.argmax())
+        left = column(pivot) - root @ root[pivot].mT
+        values, vectors = torch.linalg.eigh((left[pivot] + left[pivot].mT) / 2)
+        kept = (values > 1e-10 * values.max()).nonzero().flatten()[root.shape[2] - rank :]
+        new = left @ (vectors[:, kept] / values[kept].sqrt())
+        root, rest = torch.cat([root, new], dim=2), rest - new @ new.mT
+        rest[pivot] = 0.0
+        size = rest.diagonal(dim1=1, dim2=2).sum(1)
+    return root

@@ -48,6 +48,13 @@ class Couplings:
     pairs: dict[Pair, slice]
     tensor: Float[Tensor, "lm lm pair"]
 
+    def only(self, *orders: int) -> Couplings:
+        """The invariants of the given orders, with the pairs that these need."""
+        return _assembled(self.degree, [item for item in self.invariants if item.order in orders], self._parts())
+
+    def _parts(self) -> dict[Pair, Tensor]:
+        return {pair: self.tensor[..., where] for pair, where in self.pairs.items()}
+
     @property
     def orders(self) -> Tensor:
         """Number of tensors multiplied in each invariant (the body order less one)."""
@@ -60,10 +67,8 @@ def block(degree: int) -> slice:
 
 
 @lru_cache(maxsize=16)
-def couplings(degree: int, correlation: int, quartic_degree: int | None = None) -> Couplings:
+def couplings(degree: int, correlation: int) -> Couplings:
     r"""Independent invariants of products of up to ``correlation`` tensors of degree ``l <= degree``.
-
-    Products of four tensors may be restricted to ``l <= quartic_degree``: they are the most numerous and the smoothest suffice.
 
     Raises
     ------
@@ -78,10 +83,14 @@ def couplings(degree: int, correlation: int, quartic_degree: int | None = None) 
         got = f"degree {degree}, correlation {correlation}"
         raise DataError(expected("degree, correlation", "0 <= degree <= 6 and 1 <= correlation <= 4", got))
     tensors = {pair: _symmetric_coupling(pair, degree) for pair in _pairs(degree)}
-    limit = degree if quartic_degree is None else quartic_degree
-    listed = _independent(_candidates(tensors, degree, correlation, limit), tensors, degree)
+    listed = _independent(_candidates(tensors, degree, correlation), tensors, degree)
+    return _assembled(degree, listed, tensors)
+
+
+def _assembled(degree: int, listed: list[Invariant], tensors: dict[Pair, Tensor]) -> Couplings:
+    """Invariants with the joined tensor of the pairs that they use."""
     used = sorted({pair for inv in listed for pair in (inv.left, inv.right) if pair})
-    ends = torch.tensor([2 * pair[2] + 1 for pair in used]).cumsum(0).tolist()
+    ends = torch.tensor([2 * pair[2] + 1 for pair in used], dtype=torch.long).cumsum(0).tolist()
     slices = {pair: slice(end - 2 * pair[2] - 1, end) for pair, end in zip(used, ends, strict=True)}
     size = (degree + 1) ** 2
     joined = torch.cat([tensors[p] for p in used], -1) if used else torch.zeros(size, size, 0, dtype=torch.float64)
@@ -105,7 +114,7 @@ def _symmetric_coupling(pair: Pair, degree: int) -> Tensor:
     return 0.5 * (tensor + tensor.transpose(0, 1))
 
 
-def _candidates(tensors: dict[Pair, Tensor], degree: int, correlation: int, limit: int) -> list[tuple[tuple[int, ...], Invariant]]:
+def _candidates(tensors: dict[Pair, Tensor], degree: int, correlation: int) -> list[tuple[tuple[int, ...], Invariant]]:
     """Every coupling tree with even parity, with the multiset of degrees it multiplies."""
     pairs = list(tensors)
     found: list[tuple[tuple[int, ...], Invariant]] = [((0,), Invariant(1))]
@@ -114,7 +123,7 @@ def _candidates(tensors: dict[Pair, Tensor], degree: int, correlation: int, limi
     found += [
         (tuple(sorted(a[:2] + b[:2])), Invariant(4, a, b))
         for a, b in combinations_with_replacement(pairs, 2)
-        if a[2] == b[2] and (sum(a) - sum(b)) % 2 == 0 and max(a[:2] + b[:2]) <= limit
+        if a[2] == b[2] and (sum(a) - sum(b)) % 2 == 0
     ]
     return [item for item in found if item[1].order <= correlation]
 

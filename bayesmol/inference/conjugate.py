@@ -1,0 +1,222 @@
+r"""Gaussian linear models in closed form: posterior, leave-one-group-out, updates.
+
+The model is :math:`y = \Phi w + \varepsilon` with :math:`w \sim \mathcal N(0, 1)` (prior scales are absorbed in the columns of
+:math:`\Phi`) and independent noise of known variance in each row. Rows that belong together form a group.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bayesmol.errors import ConvergenceError, ShapeError, expected
+from bayesmol.inference.random import generator
+
+
+def cholesky(matrix: Float[Tensor, "n n"], name: str = "matrix") -> Float[Tensor, "n n"]:
+    """Lower Cholesky factor without any jitter.
+
+    Raises
+    ------
+    ConvergenceError
+        If the matrix is not positive definite to working precision.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if bool(failed):
+        remedy = "rows repeat each other without noise, or scales differ by more than 1e12: increase the noise"
+        raise ConvergenceError(expected(name, "a positive definite matrix", f"failure in column {int(failed)}", remedy))
+    return factor
+
+
+def _solved(lower: Tensor, right: Tensor) -> Tensor:
+    return torch.linalg.solve_triangular(lower, right, upper=False)
+
+
+@dataclass(frozen=True)
+class LinearPosterior:
+    r"""Posterior of the weights, :math:`\mathcal N(m, S)` with :math:`S = (L L^T)^{-1} - V V^T`.
+
+    Attributes
+    ----------
+    mean
+        Posterior mean of the weights.
+    root
+        Lower Cholesky factor L of a precision matrix; ``None`` for the identity.
+    factor
+        V, (weights, rank): what rows of data have taken away since.
+    """
+
+    mean: Float[Tensor, " weights"]
+    root: Float[Tensor, "weights weights"] | None
+    factor: Float[Tensor, "weights rank"]
+
+    def variance(self, rows: Float[Tensor, "rows weights"]) -> Float[Tensor, " rows"]:
+        """Variance of each linear functional of the weights, never below zero."""
+        before, taken = self._parts(rows)
+        return (before.square().sum(0) - taken.square().sum(0)).clamp_min(0.0)
+
+    def covariance(self, rows: Tensor, others: Tensor | None = None) -> Float[Tensor, "rows others"]:
+        """Covariance between two sets of linear functionals of the weights."""
+        before, taken = self._parts(rows)
+        before_other, taken_other = (before, taken) if others is None else self._parts(others)
+        return before.T @ before_other - taken.T @ taken_other
+
+    def _parts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        before = rows.T if self.root is None else _solved(self.root, rows.T)
+        return before, self.factor.T @ rows.T
+
+    def sample(self, size: int, *, seed: int | torch.Generator) -> Float[Tensor, "size weights"]:
+        r"""Joint draws of the weights, by the symmetric square root of :math:`1 - U U^T` with :math:`V = L^{-T} U`."""
+        source = generator(seed, self.mean.device)
+        shape = (len(self.mean), size)
+        normal = torch.randn(shape, generator=source, dtype=self.mean.dtype, device=self.mean.device)
+        if self.factor.shape[1]:
+            base = self.factor if self.root is None else self.root.T @ self.factor
+            values, vectors = torch.linalg.eigh(base.T @ base)
+            values = values.clamp(1e-300, 1.0)
+            shrink = -torch.expm1(0.5 * torch.log1p(-values)) / values
+            normal = normal - base @ (vectors @ (shrink[:, None] * (vectors.T @ (base.T @ normal))))
+        if self.root is not None:
+            normal = torch.linalg.solve_triangular(self.root.T, normal, upper=True)
+        return self.mean + normal.T
+
+    def updated(
+        self, rows: Float[Tensor, "rows weights"], targets: Float[Tensor, " rows"], noise: Float[Tensor, " rows"]
+    ) -> LinearPosterior:
+        """Posterior after more rows of data, in O(rows · weights · (weights + rank)).
+
+        ``noise`` is the variance of each row.
+        """
+        covariance = self.covariance(rows) + torch.diag(noise)
+        lower = cholesky(covariance, "covariance of the new labels")
+        gain = self._times(rows.T)
+        factor = _solved(lower, gain.T).T
+        mean = self.mean + factor @ _solved(lower, (targets - rows @ self.mean)[:, None])[:, 0]
+        return LinearPosterior(mean, self.root, torch.cat([self.factor, factor], 1))
+
+    def _times(self, columns: Tensor) -> Tensor:
+        """Covariance of the weights times some columns."""
+        base = columns if self.root is None else torch.cholesky_solve(columns, self.root)
+        return base - self.factor @ (self.factor.T @ columns)
+
+
+def posterior_from_rows(
+    rows: Float[Tensor, "rows weights"], targets: Float[Tensor, " rows"], noise: Float[Tensor, " rows"]
+) -> LinearPosterior:
+    """Posterior when there are fewer rows than weights: one Cholesky factor of (rows, rows)."""
+    empty = rows.new_zeros(rows.shape[1], 0)
+    return LinearPosterior(rows.new_zeros(rows.shape[1]), None, empty).updated(rows, targets, noise)
+
+
+def posterior_from_gram(
+    gram: Float[Tensor, "weights weights"], moment: Float[Tensor, " weights"]
+) -> LinearPosterior:
+    r"""Posterior from :math:`\Phi^T \Sigma^{-1} \Phi` and :math:`\Phi^T \Sigma^{-1} y`: one Cholesky factor of (weights, weights)."""
+    root = cholesky(gram + torch.eye(len(gram), dtype=gram.dtype, device=gram.device), "precision of the weights")
+    mean = torch.cholesky_solve(moment[:, None], root)[:, 0]
+    return LinearPosterior(mean, root, gram.new_zeros(len(gram), 0))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Predictions of each group of rows from all other groups.
+
+    ``residual`` (rows,) is label minus prediction; ``variance`` (rows,) that of the predicted label, noise included; ``score``
+    (groups,) the joint negative log-density of each group in nats.
+    """
+
+    residual: Float[Tensor, " rows"]
+    variance: Float[Tensor, " rows"]
+    score: Float[Tensor, " groups"]
+
+
+def group_members(groups: Int[Tensor, " rows"]) -> list[tuple[Tensor, Tensor]]:
+    """Groups of equal size together: (numbers of the groups, their rows as (groups, size)); empty groups are left out."""
+    order = torch.argsort(groups, stable=True)
+    counts = torch.bincount(groups)
+    starts = counts.cumsum(0) - counts
+    found = []
+    for size in counts.unique().tolist():
+        if size:
+            numbers = (counts == size).nonzero()[:, 0]
+            found.append((numbers, order[starts[numbers, None] + torch.arange(size, device=groups.device)]))
+    return found
+
+
+def left_out(
+    inverse_blocks: list[Tensor], weights: Tensor, members: list[tuple[Tensor, Tensor]], groups: int
+) -> LeftOut:
+    r"""Leave-one-group-out predictions from blocks of the inverse covariance and :math:`\alpha = K^{-1} y`.
+
+    .. math:: r_b = C_b \alpha_b, \quad C_b = [(K^{-1})_{bb}]^{-1}
+
+    References
+    ----------
+    Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), equations 5.10-5.12, in blocks.
+    """
+    residual, variance = torch.zeros_like(weights), torch.ones_like(weights)
+    score = weights.new_zeros(groups)
+    for block, (numbers, rows) in zip(inverse_blocks, members, strict=True):
+        covariance = torch.linalg.inv(block)
+        right = weights[rows]
+        left = (covariance @ right.unsqueeze(-1)).squeeze(-1)
+        residual[rows], variance[rows] = left, covariance.diagonal(dim1=-2, dim2=-1)
+        constant = rows.shape[1] * math.log(2 * math.pi)
+        score[numbers] = 0.5 * ((left * right).sum(-1) - torch.linalg.slogdet(block)[1] + constant)
+    return LeftOut(residual, variance, score)
+
+
+def left_out_from_covariance(
+    covariance: Float[Tensor, "rows rows"], targets: Float[Tensor, " rows"], members: list[tuple[Tensor, Tensor]], groups: int
+) -> LeftOut:
+    """Leave-one-group-out predictions of the listed groups from the covariance of all labels, noise included."""
+    lower = cholesky(covariance, "covariance of the labels")
+    weights = torch.cholesky_solve(targets[:, None], lower)[:, 0]
+    blocks = []
+    for _, rows in members:
+        picked = covariance.new_zeros(len(covariance), rows.numel())
+        picked[rows.reshape(-1), torch.arange(rows.numel(), device=rows.device)] = 1.0
+        half = _solved(lower, picked).T.reshape(*rows.shape, -1)
+        blocks.append(half @ half.transpose(-1, -2))
+    return left_out(blocks, weights, members, groups)
+
+
+def leave_one_out_gradient(
+    covariance: Float[Tensor, "rows rows"], targets: Float[Tensor, " rows"], members: list[tuple[Tensor, Tensor]]
+) -> tuple[float, Float[Tensor, "rows rows"]]:
+    r"""Sum of the leave-one-group-out scores (nats) and its derivative with respect to the covariance.
+
+    With :math:`P = K^{-1}` and :math:`D` block-diagonal with blocks :math:`\tfrac12 (r_b r_b^T + C_b)`,
+
+    .. math:: \partial S / \partial K = P D P - \tfrac12 (P r\, \alpha^T + \alpha\, r^T P).
+    """
+    lower = cholesky(covariance, "covariance of the labels")
+    inverse = torch.cholesky_inverse(lower)
+    weights = inverse @ targets
+    product, residual, score = torch.zeros_like(inverse), torch.zeros_like(weights), 0.0
+    for _, rows in members:
+        block = inverse[rows[:, :, None], rows[:, None, :]]
+        found = torch.linalg.inv(block)
+        right = weights[rows]
+        left = (found @ right.unsqueeze(-1)).squeeze(-1)
+        residual[rows] = left
+        score += 0.5 * float((left * right).sum() - torch.linalg.slogdet(block)[1].sum())
+        middle = 0.5 * (left.unsqueeze(-1) * left.unsqueeze(-2) + found)
+        product[rows.reshape(-1)] = (middle @ inverse[rows]).reshape(-1, len(inverse))
+    score += 0.5 * len(targets) * math.log(2 * math.pi)
+    gradient = inverse @ product
+    outer = torch.outer(inverse @ residual, weights)
+    return score, gradient - 0.5 * (outer + outer.T)
+
+
+def log_evidence(covariance: Float[Tensor, "rows rows"], targets: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
+    r"""Log marginal likelihood :math:`\ln \mathcal N(y; 0, K)` in nats, differentiable."""
+    if covariance.shape != (len(targets), len(targets)):
+        raise ShapeError(expected("covariance", f"shape ({len(targets)}, {len(targets)})", tuple(covariance.shape)))
+    lower = cholesky(covariance, "covariance of the labels")
+    white = _solved(lower, targets[:, None])[:, 0]
+    return -0.5 * white.square().sum() - lower.diagonal().log().sum() - 0.5 * len(targets) * math.log(2 * math.pi)

@@ -1,0 +1,196 @@
+r"""How the hyper-parameters of the Bayesian ACE are learned: by predicting structures that were left out.
+
+Two kinds of hyper-parameters need two kinds of judges. The mixing weights are thousands of numbers and could adapt to the very
+frames on which they are scored, so they are learned on four fifths of the frames, by the gradient of the leave-one-structure-out
+score on random subsets. The scales (noise and prior amplitude) decide the width of every error bar; they are fitted last, by
+the leave-one-structure-out score of the frames that the mixing has never seen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmol.data.labelled import Labelled
+from bayesmol.inference.conjugate import (
+    cholesky,
+    group_members,
+    leave_one_out_gradient,
+    left_out_from_covariance,
+)
+from bayesmol.inference.random import generator
+from bayesmol.potentials.ace_rows import ENERGY, FORCE, VIRIAL, Model, Rows, all_rows
+from bayesmol.progress import progress
+
+
+@dataclass(frozen=True)
+class MixingSchedule:
+    """How the mixing weights are learned: Adam with a cosine-decaying rate on random subsets of frames.
+
+    Attributes
+    ----------
+    steps
+        Gradient steps; the mixing with the best score on unseen frames is kept.
+    rate, prior_rate
+        Initial rates for the mixing weights and for the logarithms of the prior variances.
+    subset_rows
+        Labels in a subset, at most; this bounds time and memory whatever the training set.
+    checks
+        Number of times that the unseen frames are scored.
+    """
+
+    steps: int = 20
+    rate: float = 0.02
+    prior_rate: float = 0.05
+    subset_rows: int = 1600
+    checks: int = 4
+
+
+def initial_model(model: Model, labelled: Labelled, *, seed: int) -> Model:
+    """Prior scales such that each body order explains a like share of the labels, and a first guess of the noise."""
+    sample = labelled[_subset(labelled, 800, seed)]
+    rows = all_rows(model, sample)
+    kind = FORCE if bool((rows.kind == FORCE).any()) else ENERGY
+    picked = rows.kind == kind
+    targets = rows.targets[picked]
+    spread = float(targets.square().mean() if kind == FORCE else targets.var().clamp_min(1e-8))
+    families, orders = model.representation.families.to(targets.device), model.representation.orders.to(targets.device)
+    power = targets.new_zeros(int(families.max()) + 1).index_add(0, families, rows.design[picked].square().mean(0))
+    order = torch.zeros_like(power).index_copy(0, families, orders.to(power))
+    share = 10 * spread / 4 / torch.bincount(order.long()).to(power)[order.long()]
+    log_prior = 0.5 * torch.log(share / power.clamp_min(1e-12 * float(power.max())))
+    noise = 0.025 * math.sqrt(spread)
+    log_noise = torch.log(targets.new_tensor([0.06 * noise, noise, noise]))
+    return replace(model, log_prior=log_prior, log_noise=log_noise)
+
+
+def _subset(labelled: Labelled, rows: int, seed: int | torch.Generator, *, least: int = 4) -> Tensor:
+    """Random frames with about so many labels, at least a few."""
+    per_frame = 1 + 3 * float(labelled.structures.counts.double().mean()) * float(labelled.has_forces.double().mean())
+    count = max(least, min(len(labelled), int(rows / per_frame)))
+    return torch.randperm(len(labelled), generator=generator(seed))[:count].sort().values
+
+
+def learned_mixing(model: Model, labelled: Labelled, schedule: MixingSchedule, *, seed: int) -> tuple[Model, Tensor]:
+    """Model with learned mixing weights and prior scales, and the frames that were not used for it.
+
+    With fewer than 8 frames with forces there is nothing to learn from, and the mixing stays random.
+    """
+    source = generator(seed)
+    order = torch.randperm(len(labelled), generator=source)
+    held = max(len(labelled) // 5, 1)
+    unseen, seen = order[:held].sort().values, order[held:].sort().values
+    if int(labelled.has_forces.sum()) < 8 or schedule.steps == 0:
+        return model, torch.arange(len(labelled))
+    learning = _Learning(model, schedule)
+    unseen = unseen[:: max(1, len(unseen) // 60)]
+    part, judge = labelled[seen], labelled[unseen[_subset(labelled[unseen], 1600, source)]]
+    best, best_score = model, math.inf
+    with progress("learning the representation", schedule.steps) as advance:
+        for step in range(schedule.steps):
+            frames = part[_subset(part, schedule.subset_rows, source, least=6)]
+            learning.step(frames)
+            advance()
+            if (step + 1) % max(1, schedule.steps // schedule.checks) == 0:
+                score = _unseen_score(learning.model(), frames, judge)
+                best, best_score = (learning.model(), score) if score < best_score else (best, best_score)
+    return best, unseen
+
+
+class _Learning:
+    """State of the optimiser over one run."""
+
+    def __init__(self, model: Model, schedule: MixingSchedule) -> None:
+        self._template = model
+        self._mixing = [part.clone().requires_grad_(True) for part in model.representation.mixing]
+        self._prior = model.log_prior.clone().requires_grad_(True)
+        groups = [{"params": self._mixing, "lr": schedule.rate}, {"params": [self._prior], "lr": schedule.prior_rate / 2}]
+        self._adam = torch.optim.Adam(groups, betas=(0.9, 0.95))
+        self._decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._adam, schedule.steps)
+
+    def step(self, frames: Labelled) -> None:
+        """One step down the gradient of the leave-one-structure-out score of some frames."""
+        current = self._assembled(self._mixing, self._prior)
+        rows = all_rows(current, frames, torch.float32)
+        rows = replace(rows, design=rows.design.double())
+        white = rows.whitened(current)
+        covariance = white @ white.T + torch.diag(rows.noise(current))
+        _, gradient = leave_one_out_gradient(covariance.detach(), rows.targets, group_members(rows.group))
+        self._adam.zero_grad()
+        ((gradient * covariance).sum() / len(rows.targets)).backward()
+        self._adam.step()
+        self._decay.step()
+
+    def model(self) -> Model:
+        """The model as it is now, without gradients."""
+        return self._assembled([part.detach().clone() for part in self._mixing], self._prior.detach().clone())
+
+    def _assembled(self, mixing: list[Tensor], prior: Tensor) -> Model:
+        representation = self._template.representation.with_mixing(tuple(mixing))
+        return replace(self._template, representation=representation, log_prior=prior)
+
+
+def _unseen_score(model: Model, context: Labelled, judge: Labelled) -> float:
+    """Negative log-density a label of unseen frames, after the best common rescaling of the variances."""
+    from bayesmol.inference.conjugate import posterior_from_rows
+
+    known, new = all_rows(model, context), all_rows(model, judge)
+    posterior = posterior_from_rows(known.whitened(model), known.targets, known.noise(model))
+    white = new.whitened(model)
+    variance = posterior.variance(white) + new.noise(model)
+    z = (new.targets - white @ posterior.mean) / variance.sqrt()
+    return float(0.5 * z.square().mean().log() + 0.5 * variance.log().mean())
+
+
+def fitted_scales(model: Model, rows: Rows, judged: Tensor, *, evaluations: int = 40) -> Model:
+    """Noise of each kind of label and the common prior amplitude, by the leave-one-structure-out score of ``judged`` groups.
+
+    Derivative-free, over one to four logarithms; each evaluation factorises the covariance of all rows once.
+    """
+    from scipy.optimize import minimize
+
+    white = rows.whitened(model)
+    offset = white[:, white.shape[1] - len(model.references) :]
+    offsets = offset @ offset.T
+    gram = white @ white.T - offsets
+    members = _judged(rows, judged)
+    groups = int(rows.group.max()) + 1
+    kinds = [kind for kind in (ENERGY, FORCE, VIRIAL) if bool((rows.kind == kind).any())]
+
+    def candidate(shift: Float[Tensor, " parameters"]) -> tuple[Model, float]:
+        log_noise = model.log_noise.clone()
+        log_noise[kinds] += shift[1:].to(log_noise)
+        return replace(model, log_noise=log_noise), float(torch.exp(2 * shift[0]))
+
+    def objective(values) -> float:
+        shift = torch.as_tensor(values, dtype=torch.float64)
+        trial, amplitude = candidate(shift)
+        covariance = amplitude * gram + offsets + torch.diag(rows.noise(trial))
+        found = left_out_from_covariance(covariance, rows.targets, members, groups)
+        advance()
+        return float(found.score.sum()) + 0.5 * float((shift / 0.5).square().sum())
+
+    start = torch.zeros(1 + len(kinds)).numpy()
+    options = {"maxfev": evaluations, "initial_simplex": _simplex(start), "xatol": 0.02, "fatol": 0.1}
+    with progress("fitting the scales", evaluations) as advance:
+        result = minimize(objective, start, method="Nelder-Mead", options=options)
+    best, amplitude = candidate(torch.as_tensor(result.x))
+    return replace(best, log_prior=best.log_prior + 0.5 * math.log(amplitude))
+
+
+def _simplex(start):
+    import numpy as np
+
+    return np.vstack([start, start + 0.7 * np.eye(len(start))])
+
+
+def _judged(rows: Rows, judged: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Members of the judged groups only."""
+    wanted = torch.zeros(int(rows.group.max()) + 1, dtype=torch.bool, device=rows.group.device)
+    wanted[judged.to(wanted.device)] = True
+    picked = [(numbers[wanted[numbers]], members[wanted[numbers]]) for numbers, members in group_members(rows.group)]
+    return [item for item in picked if len(item[0])]

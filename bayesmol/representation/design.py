@@ -1,0 +1,173 @@
+"""Design matrices of the atomic cluster expansion: one row a label, one column a basis function of the energy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmol.data.structures import Structures
+from bayesmol.errors import DataError, expected
+from bayesmol.inference.random import generator
+from bayesmol.representation.ace import Environments, environments, invariants
+from bayesmol.representation.couplings import Couplings, couplings
+from bayesmol.representation.radial import RadialBasis, species_index
+
+CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Design:
+    """Rows for the energies, forces (minus the gradient) and virials (derivative along a strain) of some structures.
+
+    ``energy`` (structures, columns); ``forces`` (3 atoms, columns) in 1/Å, or ``None``; ``virial`` (9 structures, columns),
+    or ``None``; ``atomic`` (atoms, columns of one element) and ``species`` (atoms,) give the atomic energies.
+    """
+
+    energy: Float[Tensor, "structures columns"]
+    forces: Float[Tensor, "rows columns"] | None
+    virial: Float[Tensor, "rows columns"] | None
+    atomic: Float[Tensor, "atoms own"]
+    species: Tensor
+
+
+@dataclass(frozen=True)
+class Representation:
+    r"""Species-resolved invariants :math:`B_{z,k,p}` in three groups of channels: 2- and 3-body, 4-body, 5-body.
+
+    Attributes
+    ----------
+    species
+        Atomic numbers that the representation knows, ascending.
+    basis
+        Radial functions.
+    mixing
+        Channel weights W of each group, (degrees, channels, species, radial); may require gradients.
+    """
+
+    species: tuple[int, ...]
+    basis: RadialBasis
+    mixing: tuple[Float[Tensor, "degrees channels species radial"], ...]
+
+    @classmethod
+    def random(
+        cls, species: tuple[int, ...], basis: RadialBasis, channels: tuple[int, ...], degree: int, *, seed: int
+    ) -> Representation:
+        """Random mixing with weights that fall off with the radial index and the degree (a smoothness prior)."""
+        source = generator(seed)
+        decay = (1 + torch.arange(basis.size, dtype=torch.float64)) ** -0.5
+        damping = 1 / (1 + 0.5 * torch.arange(degree + 1, dtype=torch.float64))
+        scale = damping[:, None, None, None] * decay / decay.norm()
+        shapes = [(degree + 1, count, len(species), basis.size) for count in channels]
+        mixing = tuple(torch.randn(shape, generator=source, dtype=torch.float64) * scale for shape in shapes)
+        return cls(species, basis, mixing)
+
+    @property
+    def degree(self) -> int:
+        """Largest degree of the spherical harmonics."""
+        return len(self.mixing[0]) - 1
+
+    @cached_property
+    def couplings(self) -> tuple[Couplings, ...]:
+        """Invariants of each group of channels."""
+        listed = couplings(self.degree, 4)
+        return listed.only(1, 2), listed.only(3), listed.only(4)
+
+    @cached_property
+    def orders(self) -> Tensor:
+        """Correlation order of each column, (columns,)."""
+        return self._columns(lambda group, coupling: coupling.orders)
+
+    @cached_property
+    def families(self) -> Tensor:
+        """Which (element, invariant) each column belongs to, (columns,): columns of one family share a prior scale."""
+        sizes = [len(coupling.invariants) for coupling in self.couplings]
+        starts = [sum(sizes[:group]) for group in range(len(sizes))]
+        flat = self._columns(lambda group, coupling: starts[group] + torch.arange(sizes[group]))
+        element = torch.arange(len(self.species)).repeat_interleave(len(flat) // len(self.species))
+        return element * sum(sizes) + flat
+
+    def _columns(self, label) -> Tensor:
+        """Labels of the invariants repeated over the channels and elements, in the order of the columns."""
+        groups = [
+            label(group, coupling).repeat(self.mixing[group].shape[1]) for group, coupling in enumerate(self.couplings)
+        ]
+        return torch.cat(groups).repeat(len(self.species))
+
+    def with_mixing(self, mixing: tuple[Tensor, ...]) -> Representation:
+        """The same with other channel weights."""
+        return Representation(self.species, self.basis, tuple(mixing))
+
+    def environments(self, structures: Structures) -> Environments:
+        """Neighbour data of structures; independent of the mixing."""
+        return environments(structures, self.basis, self.species, self.degree)
+
+    def composition(self, structures: Structures) -> Float[Tensor, "structures species"]:
+        """Number of atoms of each known element."""
+        kinds = species_index(structures.species, self.species)
+        counts = structures.positions.new_zeros(len(structures), len(self.species))
+        return counts.index_put((structures.structure_index, kinds), counts.new_ones(len(kinds)), accumulate=True)
+
+    def design(self, environment: Environments, *, forces: bool = True, virial: bool = False) -> Design:
+        """Design matrix of prepared environments, differentiable with respect to the mixing."""
+        kinds = len(self.species)
+        energy, force, strain, atomic = [], [], [], []
+        for mixing, coupling in zip(self.mixing, self.couplings, strict=True):
+            found = invariants(environment, mixing.to(environment.radial), coupling, forces=forces, virials=virial)
+            key = environment.structure * kinds + environment.species
+            shape = (mixing.shape[1], environment.structures * kinds, found.values.shape[-1])
+            summed = found.values.new_zeros(shape).index_add(1, key, found.values)
+            energy.append(_rows(summed.unflatten(1, (environment.structures, kinds))))
+            atomic.append(found.values.permute(1, 0, 2).flatten(1))
+            force.append(_rows(found.forces.permute(0, 1, 3, 2, 4).flatten(1, 2)) if forces else None)
+            strain.append(_rows(found.virials.permute(0, 1, 3, 2, 4).flatten(1, 2)) if virial else None)
+        return Design(
+            torch.cat(energy, -1).flatten(1),
+            torch.cat(force, -1).flatten(1) if forces else None,
+            torch.cat(strain, -1).flatten(1) if virial else None,
+            torch.cat(atomic, -1),
+            environment.species,
+        )
+
+    def chunks(self, structures: Structures) -> Iterator[slice]:
+        """Consecutive structures whose gradients fit into the memory of one chunk."""
+        columns = len(self.families) // len(self.species)
+        neighbours = 4.2 * self.basis.cutoff**3 * self._density(structures)
+        budget = max(1.0, CHUNK_BYTES / (8 * columns * (3 * neighbours + 40)))
+        start = 0
+        while start < len(structures):
+            reach = structures.pointer - structures.pointer[start] <= budget
+            stop = max(start + 1, int(reach.nonzero()[-1]))
+            yield slice(start, min(stop, len(structures)))
+            start = min(stop, len(structures))
+
+    def _density(self, structures: Structures) -> float:
+        """Bound on atoms per Å³: condensed matter has at most about 0.1, a small molecule at most its atoms."""
+        inside = 4.2 * self.basis.cutoff**3
+        return min(0.1, float(structures.counts.max()) / inside) if not bool(structures.pbc.any()) else 0.1
+
+
+def _rows(blocks: Tensor) -> Tensor:
+    """(channels, rows, species, invariants) to (rows, species, channels × invariants)."""
+    return blocks.permute(1, 2, 0, 3).flatten(2)
+
+
+def channel_counts(rows: int, species: int, degree: int, *, most: int = 48, fewest: int = 16) -> tuple[int, int, int]:
+    """Channels of each group so that there are about 2.5 times as many weights as label rows, within bounds.
+
+    Raises
+    ------
+    DataError
+        If there are no label rows.
+    """
+    if rows < 1:
+        raise DataError(expected("rows", "at least one label", rows))
+    listed = couplings(degree, 4)
+    sizes = [len(listed.only(*orders).invariants) for orders in ((1, 2), (3,), (4,))]
+    per_channel = species * (2 * sizes[0] + 2 * sizes[1] + sizes[2])
+    count = min(most, max(fewest, 8 * round(2.5 * rows / per_channel / 8)))
+    return 2 * count, 2 * count, count
