@@ -139,6 +139,9 @@ def test_tests_mirror_the_package():
     tests = {
         p.relative_to(root).with_name(p.name.removeprefix("test_")).as_posix() for p in TESTS if p.name not in beside
     }
+    studies = {path for path in tests if path.startswith("experiments/")}
+    assert all((root.parent / path).exists() for path in studies), "each test of a study has its study"
+    tests -= studies
     assert tests - {name(path) for path in FILES} == set()
     own = {name(path) for path in FILES if path.name not in {"__init__.py", "__main__.py"}}
     assert own - tests == set(), "each file has its tests"

@@ -1,7 +1,7 @@
 r"""Gaussian linear models in closed form: posterior, leave-one-group-out, updates.
 
-The model is :math:`y = \Phi w + \varepsilon` with :math:`w \sim \mathcal N(0, 1)` (prior scales are absorbed in the columns of
-:math:`\Phi`) and independent noise of known variance in each row. Rows that belong together form a group.
+The model is :math:`y = \Phi w + \varepsilon` with :math:`w \sim \mathcal N(0, 1)` (prior scales are absorbed in the
+columns of :math:`\Phi`) and independent noise of known variance in each row. Rows that belong together form a group.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmol.errors import ConvergenceError, ShapeError, expected
@@ -112,10 +112,11 @@ def posterior_from_rows(
     return LinearPosterior(rows.new_zeros(rows.shape[1]), None, empty).updated(rows, targets, noise)
 
 
-def posterior_from_gram(
-    gram: Float[Tensor, "weights weights"], moment: Float[Tensor, " weights"]
-) -> LinearPosterior:
-    r"""Posterior from :math:`\Phi^T \Sigma^{-1} \Phi` and :math:`\Phi^T \Sigma^{-1} y`: one Cholesky factor of (weights, weights)."""
+def posterior_from_gram(gram: Float[Tensor, "weights weights"], moment: Float[Tensor, " weights"]) -> LinearPosterior:
+    r"""Posterior from :math:`\Phi^T \Sigma^{-1} \Phi` and :math:`\Phi^T \Sigma^{-1} y`.
+
+    It takes one Cholesky factor of (weights, weights).
+    """
     root = cholesky(gram + torch.eye(len(gram), dtype=gram.dtype, device=gram.device), "precision of the weights")
     mean = torch.cholesky_solve(moment[:, None], root)[:, 0]
     return LinearPosterior(mean, root, gram.new_zeros(len(gram), 0))
@@ -125,17 +126,18 @@ def posterior_from_gram(
 class LeftOut:
     """Predictions of each group of rows from all other groups.
 
-    ``residual`` (rows,) is label minus prediction; ``variance`` (rows,) that of the predicted label, noise included; ``score``
-    (groups,) the joint negative log-density of each group in nats.
+    ``residual`` (rows,) is label minus prediction; ``variance`` (rows,) that of the predicted label, noise included;
+    ``score`` (groups,) the joint negative log-density of each group in nats; ``judged`` says which rows were left out at all.
     """
 
     residual: Float[Tensor, " rows"]
     variance: Float[Tensor, " rows"]
     score: Float[Tensor, " groups"]
+    judged: Bool[Tensor, " rows"]
 
 
 def group_members(groups: Int[Tensor, " rows"]) -> list[tuple[Tensor, Tensor]]:
-    """Groups of equal size together: (numbers of the groups, their rows as (groups, size)); empty groups are left out."""
+    """Groups of equal size together: (numbers of the groups, their rows as (groups, size)), without empty groups."""
     order = torch.argsort(groups, stable=True)
     counts = torch.bincount(groups)
     starts = counts.cumsum(0) - counts
@@ -159,19 +161,24 @@ def left_out(
     Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), equations 5.10-5.12, in blocks.
     """
     residual, variance = torch.zeros_like(weights), torch.ones_like(weights)
+    judged = torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
     score = weights.new_zeros(groups)
     for block, (numbers, rows) in zip(inverse_blocks, members, strict=True):
         covariance = torch.linalg.inv(block)
         right = weights[rows]
         left = (covariance @ right.unsqueeze(-1)).squeeze(-1)
         residual[rows], variance[rows] = left, covariance.diagonal(dim1=-2, dim2=-1)
+        judged[rows.reshape(-1)] = True
         constant = rows.shape[1] * math.log(2 * math.pi)
         score[numbers] = 0.5 * ((left * right).sum(-1) - torch.linalg.slogdet(block)[1] + constant)
-    return LeftOut(residual, variance, score)
+    return LeftOut(residual, variance, score, judged)
 
 
 def left_out_from_covariance(
-    covariance: Float[Tensor, "rows rows"], targets: Float[Tensor, " rows"], members: list[tuple[Tensor, Tensor]], groups: int
+    covariance: Float[Tensor, "rows rows"],
+    targets: Float[Tensor, " rows"],
+    members: list[tuple[Tensor, Tensor]],
+    groups: int,
 ) -> LeftOut:
     """Leave-one-group-out predictions of the listed groups from the covariance of all labels, noise included."""
     lower = cholesky(covariance, "covariance of the labels")

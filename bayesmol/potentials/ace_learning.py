@@ -12,18 +12,16 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from bayesmol.data.labelled import Labelled
 from bayesmol.inference.conjugate import (
-    cholesky,
     group_members,
     leave_one_out_gradient,
-    left_out_from_covariance,
+    posterior_from_rows,
 )
 from bayesmol.inference.random import generator
-from bayesmol.potentials.ace_rows import ENERGY, FORCE, VIRIAL, Model, Rows, all_rows
+from bayesmol.potentials.ace_rows import ENERGY, FORCE, Model, Rows, all_rows
 from bayesmol.progress import progress
 
 
@@ -37,8 +35,8 @@ class MixingSchedule:
         Gradient steps; the mixing with the best score on unseen frames is kept.
     rate, prior_rate
         Initial rates for the mixing weights and for the logarithms of the prior variances.
-    subset_rows
-        Labels in a subset, at most; this bounds time and memory whatever the training set.
+    subset_frames, subset_rows
+        Frames and labels in a subset, at most; this bounds time and memory whatever the training set.
     checks
         Number of times that the unseen frames are scored.
     """
@@ -46,6 +44,7 @@ class MixingSchedule:
     steps: int = 20
     rate: float = 0.02
     prior_rate: float = 0.05
+    subset_frames: int = 24
     subset_rows: int = 1600
     checks: int = 4
 
@@ -68,10 +67,10 @@ def initial_model(model: Model, labelled: Labelled, *, seed: int) -> Model:
     return replace(model, log_prior=log_prior, log_noise=log_noise)
 
 
-def _subset(labelled: Labelled, rows: int, seed: int | torch.Generator, *, least: int = 4) -> Tensor:
-    """Random frames with about so many labels, at least a few."""
+def _subset(labelled: Labelled, rows: int, seed: int | torch.Generator, *, least: int = 4, most: int = 1000) -> Tensor:
+    """Random frames with about so many labels, within bounds on their number."""
     per_frame = 1 + 3 * float(labelled.structures.counts.double().mean()) * float(labelled.has_forces.double().mean())
-    count = max(least, min(len(labelled), int(rows / per_frame)))
+    count = max(least, min(most, len(labelled), int(rows / per_frame)))
     return torch.randperm(len(labelled), generator=generator(seed))[:count].sort().values
 
 
@@ -92,7 +91,7 @@ def learned_mixing(model: Model, labelled: Labelled, schedule: MixingSchedule, *
     best, best_score = model, math.inf
     with progress("learning the representation", schedule.steps) as advance:
         for step in range(schedule.steps):
-            frames = part[_subset(part, schedule.subset_rows, source, least=6)]
+            frames = part[_subset(part, schedule.subset_rows, source, least=6, most=schedule.subset_frames)]
             learning.step(frames)
             advance()
             if (step + 1) % max(1, schedule.steps // schedule.checks) == 0:
@@ -136,61 +135,9 @@ class _Learning:
 
 def _unseen_score(model: Model, context: Labelled, judge: Labelled) -> float:
     """Negative log-density a label of unseen frames, after the best common rescaling of the variances."""
-    from bayesmol.inference.conjugate import posterior_from_rows
-
     known, new = all_rows(model, context), all_rows(model, judge)
     posterior = posterior_from_rows(known.whitened(model), known.targets, known.noise(model))
     white = new.whitened(model)
     variance = posterior.variance(white) + new.noise(model)
     z = (new.targets - white @ posterior.mean) / variance.sqrt()
     return float(0.5 * z.square().mean().log() + 0.5 * variance.log().mean())
-
-
-def fitted_scales(model: Model, rows: Rows, judged: Tensor, *, evaluations: int = 40) -> Model:
-    """Noise of each kind of label and the common prior amplitude, by the leave-one-structure-out score of ``judged`` groups.
-
-    Derivative-free, over one to four logarithms; each evaluation factorises the covariance of all rows once.
-    """
-    from scipy.optimize import minimize
-
-    white = rows.whitened(model)
-    offset = white[:, white.shape[1] - len(model.references) :]
-    offsets = offset @ offset.T
-    gram = white @ white.T - offsets
-    members = _judged(rows, judged)
-    groups = int(rows.group.max()) + 1
-    kinds = [kind for kind in (ENERGY, FORCE, VIRIAL) if bool((rows.kind == kind).any())]
-
-    def candidate(shift: Float[Tensor, " parameters"]) -> tuple[Model, float]:
-        log_noise = model.log_noise.clone()
-        log_noise[kinds] += shift[1:].to(log_noise)
-        return replace(model, log_noise=log_noise), float(torch.exp(2 * shift[0]))
-
-    def objective(values) -> float:
-        shift = torch.as_tensor(values, dtype=torch.float64)
-        trial, amplitude = candidate(shift)
-        covariance = amplitude * gram + offsets + torch.diag(rows.noise(trial))
-        found = left_out_from_covariance(covariance, rows.targets, members, groups)
-        advance()
-        return float(found.score.sum()) + 0.5 * float((shift / 0.5).square().sum())
-
-    start = torch.zeros(1 + len(kinds)).numpy()
-    options = {"maxfev": evaluations, "initial_simplex": _simplex(start), "xatol": 0.02, "fatol": 0.1}
-    with progress("fitting the scales", evaluations) as advance:
-        result = minimize(objective, start, method="Nelder-Mead", options=options)
-    best, amplitude = candidate(torch.as_tensor(result.x))
-    return replace(best, log_prior=best.log_prior + 0.5 * math.log(amplitude))
-
-
-def _simplex(start):
-    import numpy as np
-
-    return np.vstack([start, start + 0.7 * np.eye(len(start))])
-
-
-def _judged(rows: Rows, judged: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Members of the judged groups only."""
-    wanted = torch.zeros(int(rows.group.max()) + 1, dtype=torch.bool, device=rows.group.device)
-    wanted[judged.to(wanted.device)] = True
-    picked = [(numbers[wanted[numbers]], members[wanted[numbers]]) for numbers, members in group_members(rows.group)]
-    return [item for item in picked if len(item[0])]

@@ -30,8 +30,8 @@ class PriorEnergy:
 def repulsion(structures: Structures) -> PriorEnergy:
     r"""Screened nuclear repulsion of Ziegler, Biersack and Littmark, faded out below bonding distances.
 
-    .. math:: E = \sum_{i<j} \frac{Z_i Z_j e^2}{4\pi\varepsilon_0 r_{ij}}\,\varphi(r_{ij}/a_{ij})\,[1 - s(r_{ij})], \quad
-        a_{ij} = \frac{0.8854\, a_0}{Z_i^{0.23} + Z_j^{0.23}}
+    .. math:: E = \sum_{i<j} \frac{Z_i Z_j e^2}{4\pi\varepsilon_0 r_{ij}}\,\varphi(r_{ij}/a_{ij})\,[1 - s(r_{ij})],
+        \quad a_{ij} = \frac{0.8854\, a_0}{Z_i^{0.23} + Z_j^{0.23}}
 
     where s rises from 0 to 1 between 0.5 and 0.8 times the sum of the covalent radii, so bonded atoms feel none of it.
 

@@ -1,8 +1,9 @@
 r"""Atomic cluster expansion: body-ordered invariants of atomic environments with analytic gradients.
 
-Each atom's neighbours are summarised by :math:`A_{i,k,lm} = \sum_j W^l_{k z_j n} R_n(r_{ij}) Y_{lm}(\hat r_{ij})` in ``k``
-channels, and the invariant products of these (:mod:`bayesmol.representation.couplings`) describe the environment.
-Gradients are propagated by hand, :math:`\partial B_{ikp} / \partial r_{ij} = G_{ikp,lm}\, \partial A_{ik,lm} / \partial r_{ij}`,
+Each atom's neighbours are summarised by :math:`A_{i,k,lm} = \sum_j W^l_{k z_j n} R_n(r_{ij}) Y_{lm}(\hat r_{ij})` in
+``k`` channels, and the invariant products of these (:mod:`bayesmol.representation.couplings`) describe the environment.
+Gradients are propagated by hand,
+:math:`\partial B_{ikp} / \partial r_{ij} = G_{ikp,lm}\, \partial A_{ik,lm} / \partial r_{ij}`,
 in one batched matrix product per number of neighbours, without padding.
 
 References
@@ -30,8 +31,9 @@ from bayesmol.representation.radial import RadialBasis, covalent_radii, species_
 class Environments:
     """Everything about neighbours that does not depend on the mixing weights, edges sorted by their first atom.
 
-    ``radial`` and ``radial_slope`` are (edges, radial); ``harmonics`` (edges, lm) and ``harmonics_slope`` (edges, lm, 3) in 1/Å;
-    ``buckets`` are pairs (atoms, edges of these atoms) with equal numbers of neighbours.
+    ``radial`` (edges, radial), ``radial_slope`` (edges, 3, radial) in 1/Å; ``harmonics`` (edges, lm) and
+    ``harmonics_slope`` (edges, lm, 3) in 1/Å; ``buckets`` are pairs (atoms, edges of these atoms) with equal numbers of
+    neighbours.
     """
 
     species: Tensor
@@ -108,9 +110,9 @@ def _buckets(edges: Neighbours, atoms: int) -> tuple[tuple[Tensor, Tensor], ...]
 class Invariants:
     """Invariants of every atom and, where asked for, their derivatives summed into rows of a design matrix.
 
-    ``values`` (channels, atoms, invariants); ``forces`` (channels, atoms, species, 3, invariants): minus the derivative of the
-    sum over all centres of one species with respect to an atom's position, in 1/Å; ``virials`` (channels, structures, species,
-    9, invariants): derivative with respect to a strain.
+    ``values`` (channels, atoms, invariants); ``forces`` (channels, atoms, species, 3, invariants): minus the derivative
+    of the sum over all centres of one species with respect to an atom's position, in 1/Å; ``virials`` (channels,
+    structures, species, 9, invariants): derivative with respect to a strain.
     """
 
     values: Tensor
@@ -136,7 +138,7 @@ def _degree_weights(mixing: Tensor, radial: Tensor, species: Tensor) -> Tensor:
     channels, kinds, size = mixing.shape
     spread = radial.new_zeros(len(radial), kinds, size)
     spread = spread.index_put((torch.arange(len(radial), device=radial.device), species), radial)
-    return mixing.reshape(channels, -1) @ spread.reshape(len(radial), -1).T
+    return mixing.reshape(channels, -1) @ spread.flatten(1).T
 
 
 def invariants(
@@ -169,7 +171,7 @@ def invariants(
 
 
 def _edge_gradients(environment: Environments, mixing: Tensor, gradient: Tensor, edges: Tensor) -> Tensor:
-    """Derivative of each centre's invariants along each of its edges, (channels, centres, neighbours, 3, invariants)."""
+    """Derivatives of invariants along the edges of their centre, (channels, centres, neighbours, 3, invariants)."""
     flat = edges.reshape(-1)
     species = environment.species[environment.second[flat]]
     channels, count = mixing.shape[1], edges.shape[1]

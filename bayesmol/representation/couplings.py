@@ -1,7 +1,8 @@
 """The complete list of rotation- and inversion-invariant products of up to four spherical tensors.
 
-Products of one set of tensors :math:`A_{lm}` with itself are symmetric, so the number of independent invariants is smaller
-than the number of coupling trees: each candidate tree is kept only if it is linearly independent of those before it.
+Products of one set of tensors :math:`A_{lm}` with itself are symmetric, so the number of independent invariants is
+smaller than the number of coupling trees: each candidate tree is kept only if it is linearly independent of those
+before it.
 """
 
 from __future__ import annotations

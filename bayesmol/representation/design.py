@@ -24,8 +24,8 @@ CHUNK_BYTES = 256 * 2**20
 class Design:
     """Rows for the energies, forces (minus the gradient) and virials (derivative along a strain) of some structures.
 
-    ``energy`` (structures, columns); ``forces`` (3 atoms, columns) in 1/Å, or ``None``; ``virial`` (9 structures, columns),
-    or ``None``; ``atomic`` (atoms, columns of one element) and ``species`` (atoms,) give the atomic energies.
+    ``energy`` (structures, columns); ``forces`` (3 atoms, columns) in 1/Å, or ``None``; ``virial`` (9 structures,
+    columns), or ``None``; ``atomic`` (atoms, columns of one element) and ``species`` (atoms,) give the atomic energies.
     """
 
     energy: Float[Tensor, "structures columns"]

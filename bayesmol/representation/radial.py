@@ -24,8 +24,8 @@ class RadialBasis:
 
     .. math:: R_n(r) = f(r)\, g(r)\, T_n(x(r)), \quad x \propto e^{-\lambda r / r_0},\; f = (1 - r^2/r_c^2)^2
 
-    The inner envelope :math:`g` rises from 0 to 1 between ``inner[0]`` and ``inner[1]`` times the sum of the covalent radii,
-    so that below bonding distances the prior energy (:mod:`bayesmol.potentials.repulsion`) alone decides.
+    The inner envelope :math:`g` rises from 0 to 1 between ``inner[0]`` and ``inner[1]`` times the sum of the covalent
+    radii, so that below bonding distances the prior energy (:mod:`bayesmol.potentials.repulsion`) alone decides.
 
     Raises
     ------
@@ -104,7 +104,6 @@ def species_index(species: Int[Tensor, " atoms"], known: tuple[int, ...]) -> Int
     match = species[:, None] == table
     if not bool(match.any(-1).all()):
         unknown = sorted(set(species[~match.any(-1)].tolist()))
-        raise DataError(
-            expected("species", f"elements {known} (atomic numbers)", f"{unknown}", "train with structures that contain them")
-        )
+        remedy = "train with structures that contain them"
+        raise DataError(expected("species", f"elements {known} (atomic numbers)", f"{unknown}", remedy))
     return match.to(torch.int8).argmax(-1)

@@ -1,0 +1,161 @@
+"""BayesianACE: Bayesian linear regression on body-ordered invariants, the workhorse of the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from bayesmol.data.labelled import Labelled
+from bayesmol.errors import DataError, expected
+from bayesmol.potentials.ace_learning import MixingSchedule, initial_model, learned_mixing
+from bayesmol.potentials.ace_posterior import ACEPotential, guards
+from bayesmol.potentials.ace_rows import Model, Rows, all_rows, joined, rows_in_chunks
+from bayesmol.potentials.ace_scales import (
+    DualJudge,
+    PrimalJudge,
+    dual_posterior,
+    fitted_scales,
+    left_out_of,
+    members_of,
+)
+from bayesmol.progress import progress
+from bayesmol.representation.design import Representation, channel_counts
+from bayesmol.representation.radial import RadialBasis
+
+
+@dataclass(frozen=True)
+class BayesianACE:
+    r"""A finite-rank Gaussian process on atomic environments.
+
+    .. math:: E = \sum_i \sum_{kp} w_{z_i kp} B_{ikp} + \sum_z N_z e_z + E_\mathrm{repulsion}, \quad w \sim \mathcal N(0, \Lambda)
+
+    with energies, forces and stresses as labels, each with its own standard error where given. The mixing weights of the
+    channels and the prior scales are learned from left-out structures (:mod:`bayesmol.potentials.ace_learning`), the noise from
+    structures that the mixing has not seen (:mod:`bayesmol.potentials.ace_scales`).
+
+    Attributes
+    ----------
+    basis
+        Radial functions; the cutoff is in Å.
+    degree
+        Largest degree of the spherical harmonics.
+    channels
+        Channels for 2- and 3-body, 4-body and 5-body invariants; ``None`` chooses them by the number of labels.
+    mixing
+        How the mixing weights are learned.
+    dual_rows
+        Up to so many labels the covariance of the labels is factorised, above it that of the weights.
+
+    References
+    ----------
+    van der Oord et al., npj Comput. Mater. 9, 168 (2023) for Bayesian linear ACE; Darby et al., Phys. Rev. Lett. 131, 028001
+    (2023) for the mixing of channels.
+    """
+
+    basis: RadialBasis = field(default_factory=lambda: RadialBasis(cutoff=4.0, size=6, scale=0.9))
+    degree: int = 3
+    channels: tuple[int, int, int] | None = None
+    mixing: MixingSchedule = field(default_factory=MixingSchedule)
+    dual_rows: int = 6000
+
+    def fit(self, labelled: Labelled, *, seed: int = 0) -> ACEPotential:
+        """Posterior of the potential given labelled structures.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two structures, or neither energies nor forces.
+        """
+        data = labelled.to(dtype=torch.float64)
+        labels = _check(data)
+        model = initial_model(self._untrained(data, labels, seed), data, seed=seed)
+        model, unseen = learned_mixing(model, data, self.mixing, seed=seed)
+        if labels <= self.dual_rows:
+            return _dual(model, data, unseen)
+        return _primal(model, data, unseen, seed)
+
+    def _untrained(self, data: Labelled, labels: int, seed: int) -> Model:
+        species = tuple(sorted(set(data.structures.species.tolist())))
+        channels = self.channels or channel_counts(labels, len(species), self.degree)
+        representation = Representation.random(species, self.basis, channels, self.degree, seed=seed)
+        zeros = data.structures.positions.new_zeros
+        model = Model(representation, zeros(int(representation.families.max()) + 1), zeros(3), zeros(len(species)))
+        return replace(model, references=_references(model, data)).to(zeros(0).device)
+
+
+def _check(data: Labelled) -> int:
+    """Number of labels."""
+    if len(data) < 2 or (data.energies is None and not bool(data.has_forces.any())):
+        got = f"{len(data)} structures, energies: {data.energies is not None}, forces: {bool(data.has_forces.any())}"
+        raise DataError(expected("labelled", "two or more structures with energies or forces", got, "add labels"))
+    energies = len(data) if data.energies is not None else 0
+    return energies + 3 * int(data.structures.counts[data.has_forces].sum()) + 6 * int(data.has_stresses.sum())
+
+
+def _references(model: Model, data: Labelled) -> Tensor:
+    """Least-squares energy of an atom of each element; the model keeps a broad prior about it, so nothing leaks."""
+    composition = model.representation.composition(data.structures)
+    if data.energies is None:
+        return composition.new_zeros(composition.shape[1])
+    return torch.linalg.pinv(composition) @ data.energies
+
+
+def _dual(model: Model, data: Labelled, unseen: Tensor) -> ACEPotential:
+    rows = all_rows(model, data)
+    model = fitted_scales(model, DualJudge.of(model, rows, unseen))
+    found = DualJudge.of(model, rows, torch.arange(len(data))).left_out(0.0, 0.0)
+    posterior = dual_posterior(model, rows)
+    return ACEPotential(model, posterior, guards(model, data), data, _left_out_moments(rows, found, data))
+
+
+def _primal(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept: int = 150) -> ACEPotential:
+    """Rows are streamed: only those of the judged and of some more structures stay in memory."""
+    others = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    stay = torch.cat([unseen, others[~torch.isin(others, unseen)]])[:kept].sort().values
+    gram, moment, parts = None, None, []
+    with progress("summing the normal equations", len(data)) as advance:
+        for rows in rows_in_chunks(model, data):
+            white, noise = rows.whitened(model), rows.noise(model)
+            scaled = white / noise[:, None]
+            gram = scaled.T @ white if gram is None else gram.addmm_(scaled.T, white)
+            moment = scaled.T @ rows.targets if moment is None else moment + scaled.T @ rows.targets
+            parts.append(_only(rows, stay))
+            advance(len(rows.group.unique()))
+    rows = _renumbered(joined(parts), stay)
+    position = torch.searchsorted(stay, unseen)
+    judge = PrimalJudge(model, rows, gram, moment, members_of(rows, position))
+    fitted = fitted_scales(model, judge)
+    shift = float(fitted.log_noise[0] - model.log_noise[0])
+    posterior = judge.posterior(shift, 2 * float(fitted.log_prior[0] - model.log_prior[0]))
+    kept_data = data[stay]
+    found = left_out_of(posterior, fitted, rows, members_of(rows, torch.arange(len(stay))))
+    return ACEPotential(fitted, posterior, guards(fitted, data), kept_data, _left_out_moments(rows, found, kept_data))
+
+
+def _only(rows: Rows, groups: Tensor) -> Rows:
+    keep = torch.isin(rows.group, groups.to(rows.group.device))
+    return Rows(**{name: getattr(rows, name)[keep] for name in Rows.__dataclass_fields__})
+
+
+def _renumbered(rows: Rows, groups: Tensor) -> Rows:
+    return replace(rows, group=torch.searchsorted(groups.to(rows.group.device), rows.group))
+
+
+def _left_out_moments(rows: Rows, found, data: Labelled) -> dict[str, Tensor]:
+    """Left-out means and variances of energies and forces, in the order of the labels; absent labels are infinite."""
+    from bayesmol.potentials.ace_rows import ENERGY, FORCE
+
+    noise = found.variance
+    moments: dict[str, Tensor] = {}
+    energy, force = rows.kind == ENERGY, rows.kind == FORCE
+    if data.energies is not None:
+        moments["energy_mean"] = data.energies.clone()
+        moments["energy_mean"][rows.group[energy]] -= found.residual[energy]
+        moments["energy_variance"] = torch.zeros_like(data.energies).index_copy(0, rows.group[energy], noise[energy])
+    if bool(force.any()):
+        order = torch.argsort(rows.group[force], stable=True)
+        moments["force_residual"] = found.residual[force][order].reshape(-1, 3)
+        moments["force_variance"] = noise[force][order].reshape(-1, 3)
+    return moments

@@ -1,0 +1,299 @@
+"""The fitted Bayesian ACE: predictive distributions, joint covariances, draws and updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmol.data.labelled import Labelled
+from bayesmol.data.structures import Structures
+from bayesmol.errors import DataError, expected
+from bayesmol.inference.conjugate import LinearPosterior
+from bayesmol.posterior import Gaussian, Prediction
+from bayesmol.potentials.ace_rows import Model, rows_in_chunks
+from bayesmol.progress import progress
+from bayesmol.representation.neighbours import neighbours
+
+UNKNOWN_REFERENCE = 1e3  # eV: an energy that no training composition says anything about
+
+
+@dataclass(frozen=True)
+class ACEPotential:
+    """Posterior over potentials; made by :meth:`bayesmol.potentials.BayesianACE.fit`.
+
+    Attributes
+    ----------
+    model
+        Representation and scales.
+    posterior
+        Distribution of the whitened weights.
+    guards
+        Shortest trained distance of each pair of elements, and an orthonormal basis of the trained compositions.
+    training
+        Training structures with left-out predictions (a sample of them for large sets).
+    left_out
+        Moments of those predictions.
+    """
+
+    model: Model
+    posterior: LinearPosterior
+    guards: dict[str, Tensor]
+    training: Labelled
+    left_out: dict[str, Tensor]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def noise_force(self) -> float:
+        """Standard deviation of a force label about the model, in eV/Å."""
+        return float(self.model.log_noise[1].exp())
+
+    @cached_property
+    def noise_energy(self) -> float:
+        """Standard deviation of the energy label of one atom about the model, in eV; it grows with the root of the atoms."""
+        return float(self.model.log_noise[0].exp())
+
+    def predict(self, structures: Any, *, covariance: bool = False, atomic: bool = False) -> Prediction:
+        """Predictive distributions of energies (eV), forces (eV/Å) and, for crystals, stresses (eV/Å³).
+
+        Parameters
+        ----------
+        covariance
+            Also the full covariance of the forces of each structure.
+        atomic
+            Also the energies of the atoms.
+
+        Raises
+        ------
+        DataError
+            If a structure holds an element that was not trained.
+        """
+        batch = Structures.coerce(structures).to(dtype=torch.float64)
+        stress = bool(batch.pbc.all())
+        parts: list[dict[str, Any]] = []
+        with progress("predicting", len(batch)) as advance:
+            for chunk in self.model.representation.chunks(batch):
+                parts.append(self._moments(batch[chunk], stress, covariance, atomic))
+                advance(len(parts[-1]["energy"][0]))
+        found = {name: tuple(torch.cat(values) for values in zip(*(p[name] for p in parts), strict=True)) for name in parts[0] if name != "blocks"}
+        blocks = tuple(block for part in parts for block in part["blocks"]) if covariance else None
+        return Prediction(
+            energy=_gaussian(found["energy"], "eV"),
+            forces=_gaussian(found["forces"], "eV/Å", blocks),
+            pointer=batch.pointer,
+            stress=_gaussian(found["stress"], "eV/Å³") if stress else None,
+            atomic_energies=_gaussian(found["atomic"], "eV") if atomic else None,
+            provenance={"model": "BayesianACE", "training": self.training.fingerprint, **self.provenance},
+        )
+
+    def _moments(self, batch: Structures, stress: bool, covariance: bool, atomic: bool) -> dict[str, Any]:
+        """Mean, variance and epistemic variance of each quantity of a few structures."""
+        environment = self.model.representation.environments(batch)
+        design = self.model.representation.design(environment, virial=stress)
+        base = self.model.baseline(batch)
+        composition = self.model.representation.composition(batch)
+        noise = self.model.log_noise.exp().square()
+        energy = self._functional(self.model.whitened(design.energy, composition))
+        energy = (energy[0] + base[0], energy[1] + self._unknown(composition))
+        white = self.model.whitened(design.forces)
+        found: dict[str, Any] = {"energy": _noisy(energy, noise[0] * batch.counts)}
+        if covariance:
+            found["blocks"] = self._blocks(white, batch, float(noise[1]))
+        force = self._functional(white)
+        found["forces"] = _noisy((force[0].reshape(-1, 3) + base[1], force[1].reshape(-1, 3)), noise[1])
+        if stress:
+            volume = batch.cell.det().abs()[:, None, None]
+            mean, variance = (part.reshape(-1, 3, 3) for part in self._functional(self.model.whitened(design.virial)))
+            extent = noise[2] * batch.counts[:, None, None] / volume.square()
+            found["stress"] = _noisy(((mean + base[2]) / volume, variance / volume.square()), extent)
+        if atomic:
+            found["atomic"] = self._atomic(design, batch, noise[0])
+        return found
+
+    def _functional(self, white: Tensor) -> tuple[Tensor, Tensor]:
+        return white @ self.posterior.mean, self.posterior.variance(white)
+
+    def _blocks(self, white: Tensor, batch: Structures, noise: float) -> list[Tensor]:
+        parts = white.split((3 * batch.counts).tolist())
+        return [self.posterior.covariance(w) + noise * torch.eye(len(w), dtype=w.dtype, device=w.device) for w in parts]
+
+    def _atomic(self, design, batch: Structures, noise: Tensor) -> tuple[Tensor, ...]:
+        """Energies of the atoms: each has the columns of its own element."""
+        own, kinds = design.atomic.shape[1], len(self.model.references)
+        spread = design.atomic.new_zeros(len(design.atomic), kinds, own)
+        spread[torch.arange(len(spread), device=spread.device), design.species] = design.atomic
+        composition = torch.nn.functional.one_hot(design.species, kinds).to(design.atomic)
+        mean, variance = self._functional(self.model.whitened(spread.flatten(1), composition))
+        return _noisy((mean + self.model.references[design.species], variance), noise)
+
+    def _unknown(self, composition: Tensor) -> Tensor:
+        """Variance of energies of compositions that the training compositions do not span."""
+        basis = self.guards["compositions"]
+        outside = composition - composition @ basis @ basis.T
+        size = outside.norm(dim=-1)
+        return torch.where(size > 1e-6 * composition.norm(dim=-1), (UNKNOWN_REFERENCE * size).square(), 0 * size)
+
+    def energy_difference(self, first: Any, second: Any) -> Gaussian:
+        """Distribution of E(first) − E(second) in eV, structure by structure, with the correlation of the two.
+
+        It is the band of the mean: label noise is not in it.
+        """
+        pairs = [self._energy_rows(Structures.coerce(item)) for item in (first, second)]
+        if len(pairs[0][0]) != len(pairs[1][0]):
+            raise DataError(expected("second", f"{len(pairs[0][0])} structures", len(pairs[1][0])))
+        mean, variance = self._functional(pairs[0][0] - pairs[1][0])
+        extra = self._unknown(pairs[0][2] - pairs[1][2])
+        return Gaussian(mean + pairs[0][1] - pairs[1][1], variance + extra, unit="eV")
+
+    def _energy_rows(self, structures: Structures) -> tuple[Tensor, Tensor, Tensor]:
+        """Whitened energy rows, baseline energies and compositions."""
+        batch = structures.to(dtype=torch.float64)
+        rows = [
+            self.model.representation.design(self.model.representation.environments(batch[chunk]), forces=False).energy
+            for chunk in self.model.representation.chunks(batch)
+        ]
+        composition = self.model.representation.composition(batch)
+        return self.model.whitened(torch.cat(rows), composition), self.model.baseline(batch)[0], composition
+
+    def strangeness(self, structures: Any) -> Float[Tensor, " structures"]:
+        """Epistemic standard deviation of the energy for the root of the number of atoms, in eV: higher is stranger.
+
+        Infinite if two atoms are closer than 0.8 times any trained distance of their elements, an element or a composition
+        was never trained.
+        """
+        batch = Structures.coerce(structures).to(dtype=torch.float64)
+        known = torch.tensor(self.model.representation.species, device=batch.species.device)
+        strange = ~torch.isin(batch.species, known)
+        scores = torch.full((len(batch),), torch.inf, dtype=torch.float64, device=batch.positions.device)
+        fit = torch.ones(len(batch), dtype=torch.bool, device=scores.device)
+        fit[batch.structure_index[strange]] = False
+        if not bool(fit.any()):
+            return scores
+        inside = batch[fit.nonzero()[:, 0]]
+        white, _, composition = self._energy_rows(inside)
+        score = (self.posterior.variance(white) / inside.counts).sqrt()
+        score[(self._unknown(composition) > 0) | self._too_close(inside)] = torch.inf
+        scores[fit] = score
+        return scores
+
+    def _too_close(self, structures: Structures) -> Tensor:
+        shortest = self.guards["distances"]
+        edges = neighbours(structures, float(shortest[shortest.isfinite()].max()) if bool(shortest.isfinite().any()) else 1.0)
+        kinds = _kinds(self.model, structures)
+        limit = shortest[kinds[edges.first], kinds[edges.second]]
+        close = edges.vectors.norm(dim=-1) < 0.8 * limit.nan_to_num(posinf=0.0)
+        flags = torch.zeros(len(structures), dtype=torch.bool, device=close.device)
+        flags[structures.structure_index[edges.first[close]]] = True
+        return flags
+
+    def force_factor(self, structures: Any, rank: int = 512, seed: int | torch.Generator = 0) -> list[Tensor]:
+        """Matrices W of each structure, (3 atoms, rank) in eV/Å, with Cov(F_s, F_t) ≈ W_s W_tᵀ from ``rank`` joint draws."""
+        batch = Structures.coerce(structures).to(dtype=torch.float64)
+        draws = (self.posterior.sample(rank, seed=seed) - self.posterior.mean) / rank**0.5
+        found = []
+        for chunk in self.model.representation.chunks(batch):
+            part = batch[chunk]
+            design = self.model.representation.design(self.model.representation.environments(part))
+            found += (self.model.whitened(design.forces) @ draws.T).split((3 * part.counts).tolist())
+        return found
+
+    def draws(self, size: int, *, seed: int | torch.Generator) -> list[ACEPotential]:
+        """Potentials drawn from the posterior, each a function without epistemic uncertainty."""
+        weights = self.posterior.sample(size, seed=seed)
+        certain = torch.eye(weights.shape[1], dtype=weights.dtype, device=weights.device)
+        return [replace(self, posterior=LinearPosterior(weight, None, certain)) for weight in weights]
+
+    def update(self, labelled: Labelled) -> ACEPotential:
+        """Posterior after more labelled structures with the same hyper-parameters, in O(rows · weights²).
+
+        Equal to a fit of all data with these hyper-parameters; the left-out predictions stay those of the first fit.
+        """
+        posterior = self.posterior
+        data = labelled.to(dtype=torch.float64)
+        for rows in rows_in_chunks(self.model, data):
+            posterior = posterior.updated(rows.whitened(self.model), rows.targets, rows.noise(self.model))
+        merged = guards(self.model, data)
+        distances = torch.minimum(self.guards["distances"], merged["distances"])
+        span = torch.cat([self.guards["compositions"], merged["compositions"]], 1)
+        return replace(self, posterior=posterior, guards={"distances": distances, "compositions": _basis(span.T)})
+
+    def leave_one_out(self) -> Prediction:
+        """Predictions of :attr:`training`, each from all other structures.
+
+        Raises
+        ------
+        DataError
+            If energies or the forces of some structure are missing.
+        """
+        names = {"energy_mean", "force_residual"}
+        if "energy_mean" not in self.left_out:
+            raise DataError(expected("training labels", "energies", "none", "certify with calibration structures"))
+        forces = self.left_out.get("force_residual")
+        atoms = len(self.training.structures.positions)
+        if forces is None or len(forces) != atoms:
+            mean = self.training.structures.positions.new_zeros(atoms, 3)
+            force = Gaussian(mean, torch.full_like(mean, 1e12), unit="eV/Å")
+        else:
+            force = Gaussian(self.training.forces - forces, self.left_out["force_variance"], unit="eV/Å")
+        energy = Gaussian(self.left_out["energy_mean"], self.left_out["energy_variance"], unit="eV")
+        note = {"model": "BayesianACE", "left_out": sorted(names & set(self.left_out))}
+        return Prediction(energy=energy, forces=force, pointer=self.training.structures.pointer, provenance=note)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Header (JSON) and arrays that :meth:`from_state` reads back."""
+        from bayesmol.potentials.ace_state import state
+
+        return state(self)
+
+    @classmethod
+    def from_state(cls, header: dict[str, Any], arrays: dict[str, Tensor]) -> ACEPotential:
+        """Potential from :meth:`state`."""
+        from bayesmol.potentials.ace_state import from_state
+
+        return from_state(header, arrays)
+
+    def left_out_strangeness(self) -> Float[Tensor, " structures"]:
+        """Strangeness of each training structure under the posterior of all others."""
+        counts = self.training.structures.counts
+        errors = self.training.energy_errors
+        noise = self.noise_energy**2 * counts + (0 if errors is None else errors.square())
+        return ((self.left_out["energy_variance"] - noise).clamp_min(0) / counts).sqrt()
+
+
+def _gaussian(moments: tuple[Tensor, ...], unit: str, covariance: tuple[Tensor, ...] | None = None) -> Gaussian:
+    mean, variance, epistemic = moments
+    return Gaussian(mean, variance, unit=unit, epistemic_variance=epistemic, covariance=covariance)
+
+
+def _noisy(moments: tuple[Tensor, Tensor], noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, predictive and epistemic variance."""
+    return moments[0], moments[1] + noise, moments[1]
+
+
+def _kinds(model: Model, structures: Structures) -> Tensor:
+    from bayesmol.representation.radial import species_index
+
+    return species_index(structures.species, model.representation.species)
+
+
+def _basis(compositions: Tensor) -> Tensor:
+    """Orthonormal basis (species, rank) of the span of some compositions."""
+    _, values, vectors = torch.linalg.svd(compositions, full_matrices=False)
+    return vectors[values > 1e-8 * values.max()].T.contiguous()
+
+
+def guards(model: Model, data: Labelled) -> dict[str, Tensor]:
+    """What the training structures hold: shortest distances of pairs of elements, and compositions."""
+    structures = data.structures
+    kinds = _kinds(model, structures)
+    edges = neighbours(structures, model.representation.basis.cutoff)
+    size = len(model.references)
+    shortest = torch.full((size * size,), torch.inf, dtype=torch.float64, device=kinds.device)
+    key = kinds[edges.first] * size + kinds[edges.second]
+    shortest = shortest.scatter_reduce(0, key, edges.vectors.norm(dim=-1), "amin").reshape(size, size)
+    composition = model.representation.composition(structures).unique(dim=0)
+    return {"distances": shortest, "compositions": _basis(composition)}
