@@ -109,8 +109,8 @@ def certify(
     Parameters
     ----------
     calibration
-        Labelled structures, exchangeable with those to be predicted. ``None`` uses the leave-one-structure-out predictions of
-        the training set, which costs no data; the guarantees then say that they are approximate.
+        Labelled structures, exchangeable with those to be predicted. ``None`` uses the leave-one-structure-out
+        predictions of the training set, which costs no data; the guarantees then say that they are approximate.
     level
         Level that :attr:`CertifiedModel.guarantees` speaks about; intervals can be asked for at any level.
     domain

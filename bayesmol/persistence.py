@@ -10,7 +10,7 @@ import importlib
 import json
 import os
 import platform
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,7 +53,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     # A copy each: safetensors refuses views that share memory.
     arrays = {name: array.detach().cpu().contiguous().clone() for name, array in arrays.items()}
     header = {"format": FORMAT, **header, "provenance": _provenance(model), "units": _UNITS, "versions": _versions()}
-    header["sha256"] = _digest(header, arrays)
+    header = json.loads(json.dumps(header))  # as a reader will see it: tuples are lists, keys are strings
+    header["sha256"] = _digest(header, safetensors.torch.save(arrays))
     data = safetensors.torch.save(arrays, {_KEY: json.dumps(header, ensure_ascii=False)})
     if (size := int.from_bytes(data[:8], "little")) > _LIMIT:
         raise DataError(expected("model", f"a header of at most {_LIMIT} bytes", size, "move lists into arrays"))
@@ -80,14 +81,14 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> An
         header = _header(file)
         file.seek(0)
         data = file.read()
+    if _digest(header, data) != header["sha256"]:
+        raise FormatError(expected("path", "content of the SHA-256 in its header", "a damaged or edited file", _AGAIN))
     try:
         arrays = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise FormatError(expected("path", "arrays as the header declares them", error, _AGAIN)) from error
     # Copies, because arithmetic may round by the alignment of its operands, and slices of a file have any.
     arrays = {name: array.clone() for name, array in arrays.items()}
-    if _digest(header, arrays) != header["sha256"]:
-        raise FormatError(expected("path", "content of the SHA-256 in its header", "a damaged or edited file", _AGAIN))
     return unpacked(header, {name: array.to(device) for name, array in arrays.items()})
 
 
@@ -151,7 +152,7 @@ def _header(file: BinaryIO) -> dict[str, Any]:
     metadata = content.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not isinstance(text := metadata.get(_KEY), str):
         raise FormatError(expected("path", f"metadata with the key {_KEY!r}", metadata, "give a file of bayesmol.save"))
-    header = _object(text.encode(), _KEY)
+    header = _object(text, _KEY)
     if header.get("format") != FORMAT:
         remedy = "install the version of bayesmol that wrote it"
         raise FormatError(expected("format", FORMAT, repr(header.get("format")), remedy))
@@ -163,7 +164,7 @@ def _header(file: BinaryIO) -> dict[str, Any]:
     return header
 
 
-def _object(text: bytes, argument: str) -> dict[str, Any]:
+def _object(text: str | bytes, argument: str) -> dict[str, Any]:
     """JSON object in ``text``."""
     try:
         content = json.loads(text)
@@ -183,14 +184,14 @@ def _extent(content: dict[str, Any]) -> int:
         raise FormatError(expected("path", "data offsets of each array", repr(error), _AGAIN)) from error
 
 
-def _digest(header: dict[str, Any], arrays: dict[str, Tensor]) -> str:
-    """SHA-256 of the header but for its own entry, and of names, types, shapes and bytes of the arrays."""
+def _digest(header: dict[str, Any], data: bytes) -> str:
+    """SHA-256 of the header but for its own entry, and of the declarations and bytes of the arrays of a file."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    declared = json.loads(data[8:start])
+    declared.pop("__metadata__", None)
     rest = {key: value for key, value in header.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name!r} {array.dtype} {tuple(array.shape)};".encode())
-        digest.update(array.contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest = hashlib.sha256(json.dumps([rest, declared], sort_keys=True).encode())
+    digest.update(memoryview(data)[start:])
     return digest.hexdigest()
 
 
@@ -206,6 +207,10 @@ def _provenance(model: Any) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     """Versions of what computes the numbers, of the packages that are installed."""
-    own = {"bayesmol": bayesmol.__version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    found = {(item.name or "").lower(): item.version for item in distributions()}
-    return own | {name: found[name] for name in _PACKAGES if name in found}
+    found = {"bayesmol": bayesmol.__version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # Not every model needs every package.
+            continue
+    return found

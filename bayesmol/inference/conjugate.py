@@ -127,7 +127,8 @@ class LeftOut:
     """Predictions of each group of rows from all other groups.
 
     ``residual`` (rows,) is label minus prediction; ``variance`` (rows,) that of the predicted label, noise included;
-    ``score`` (groups,) the joint negative log-density of each group in nats; ``judged`` says which rows were left out at all.
+    ``score`` (groups,) the joint negative log-density of each group in nats;
+    ``judged`` says which rows were left out at all.
     """
 
     residual: Float[Tensor, " rows"]
@@ -214,7 +215,7 @@ def leave_one_out_gradient(
         score += 0.5 * float((left * right).sum() - torch.linalg.slogdet(block)[1].sum())
         middle = 0.5 * (left.unsqueeze(-1) * left.unsqueeze(-2) + found)
         product[rows.reshape(-1)] = (middle @ inverse[rows]).reshape(-1, len(inverse))
-    score += 0.5 * len(targets) * math.log(2 * math.pi)
+    score += 0.5 * sum(rows.numel() for _, rows in members) * math.log(2 * math.pi)
     gradient = inverse @ product
     outer = torch.outer(inverse @ residual, weights)
     return score, gradient - 0.5 * (outer + outer.T)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayesmol.data.labelled import Labelled
 from bayesmol.errors import DataError, expected
+from bayesmol.inference.conjugate import LeftOut
 from bayesmol.potentials.ace_learning import MixingSchedule, initial_model, learned_mixing
-from bayesmol.potentials.ace_posterior import ACEPotential, guards
-from bayesmol.potentials.ace_rows import Model, Rows, all_rows, joined, rows_in_chunks
+from bayesmol.potentials.ace_guards import guards
+from bayesmol.potentials.ace_posterior import ACEPotential
+from bayesmol.potentials.ace_rows import ENERGY, FORCE, Model, Rows, all_rows, joined, rows_in_chunks
 from bayesmol.potentials.ace_scales import (
     DualJudge,
     PrimalJudge,
@@ -29,11 +32,12 @@ from bayesmol.representation.radial import RadialBasis
 class BayesianACE:
     r"""A finite-rank Gaussian process on atomic environments.
 
-    .. math:: E = \sum_i \sum_{kp} w_{z_i kp} B_{ikp} + \sum_z N_z e_z + E_\mathrm{repulsion}, \quad w \sim \mathcal N(0, \Lambda)
+    .. math:: E = \sum_i \sum_{kp} w_{z_i kp} B_{ikp} + \sum_z N_z e_z + E_\mathrm{repulsion}, \quad w \sim
+    \mathcal N(0, \Lambda)
 
-    with energies, forces and stresses as labels, each with its own standard error where given. The mixing weights of the
-    channels and the prior scales are learned from left-out structures (:mod:`bayesmol.potentials.ace_learning`), the noise from
-    structures that the mixing has not seen (:mod:`bayesmol.potentials.ace_scales`).
+    with energies, forces and stresses as labels, each with its own standard error where given. The mixing weights
+    of the channels and the prior scales are learned from left-out structures (:mod:`bayesmol.potentials.ace_learning`),
+    the noise from structures that the mixing has not seen (:mod:`bayesmol.potentials.ace_scales`).
 
     Attributes
     ----------
@@ -50,8 +54,8 @@ class BayesianACE:
 
     References
     ----------
-    van der Oord et al., npj Comput. Mater. 9, 168 (2023) for Bayesian linear ACE; Darby et al., Phys. Rev. Lett. 131, 028001
-    (2023) for the mixing of channels.
+    van der Oord et al., npj Comput. Mater. 9, 168 (2023) for Bayesian linear ACE; Darby et al., Phys. Rev. Lett.
+    131, 028001 (2023) for the mixing of channels.
     """
 
     basis: RadialBasis = field(default_factory=lambda: RadialBasis(cutoff=4.0, size=6, scale=0.9))
@@ -72,9 +76,8 @@ class BayesianACE:
         labels = _check(data)
         model = initial_model(self._untrained(data, labels, seed), data, seed=seed)
         model, unseen = learned_mixing(model, data, self.mixing, seed=seed)
-        if labels <= self.dual_rows:
-            return _dual(model, data, unseen)
-        return _primal(model, data, unseen, seed)
+        fitted = _dual(model, data, unseen) if labels <= self.dual_rows else _primal(model, data, unseen, seed)
+        return replace(fitted, provenance=_provenance(labelled, seed))
 
     def _untrained(self, data: Labelled, labels: int, seed: int) -> Model:
         species = tuple(sorted(set(data.structures.species.tolist())))
@@ -83,6 +86,11 @@ class BayesianACE:
         zeros = data.structures.positions.new_zeros
         model = Model(representation, zeros(int(representation.families.max()) + 1), zeros(3), zeros(len(species)))
         return replace(model, references=_references(model, data)).to(zeros(0).device)
+
+
+def _provenance(labelled: Labelled, seed: int) -> dict[str, Any]:
+    source = None if labelled.source is None else asdict(labelled.source)
+    return {"structures": len(labelled), "training_hash": labelled.fingerprint, "source": source, "seed": seed}
 
 
 def _check(data: Labelled) -> int:
@@ -106,11 +114,11 @@ def _dual(model: Model, data: Labelled, unseen: Tensor) -> ACEPotential:
     rows = all_rows(model, data)
     model = fitted_scales(model, DualJudge.of(model, rows, unseen))
     found = DualJudge.of(model, rows, torch.arange(len(data))).left_out(0.0, 0.0)
-    posterior = dual_posterior(model, rows)
-    return ACEPotential(model, posterior, guards(model, data), data, _left_out_moments(rows, found, data))
+    moments = _left_out_moments(model, rows, found, data, unseen)
+    return ACEPotential(model, dual_posterior(model, rows), guards(model, data), data[unseen], moments)
 
 
-def _primal(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept: int = 150) -> ACEPotential:
+def _primal(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept: int = 200) -> ACEPotential:
     """Rows are streamed: only those of the judged and of some more structures stay in memory."""
     others = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     stay = torch.cat([unseen, others[~torch.isin(others, unseen)]])[:kept].sort().values
@@ -129,9 +137,9 @@ def _primal(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept: in
     fitted = fitted_scales(model, judge)
     shift = float(fitted.log_noise[0] - model.log_noise[0])
     posterior = judge.posterior(shift, 2 * float(fitted.log_prior[0] - model.log_prior[0]))
-    kept_data = data[stay]
     found = left_out_of(posterior, fitted, rows, members_of(rows, torch.arange(len(stay))))
-    return ACEPotential(fitted, posterior, guards(fitted, data), kept_data, _left_out_moments(rows, found, kept_data))
+    moments = _left_out_moments(fitted, rows, found, data[stay], position)
+    return ACEPotential(fitted, posterior, guards(fitted, data), data[unseen], moments)
 
 
 def _only(rows: Rows, groups: Tensor) -> Rows:
@@ -143,19 +151,20 @@ def _renumbered(rows: Rows, groups: Tensor) -> Rows:
     return replace(rows, group=torch.searchsorted(groups.to(rows.group.device), rows.group))
 
 
-def _left_out_moments(rows: Rows, found, data: Labelled) -> dict[str, Tensor]:
-    """Left-out means and variances of energies and forces, in the order of the labels; absent labels are infinite."""
-    from bayesmol.potentials.ace_rows import ENERGY, FORCE
-
-    noise = found.variance
+def _left_out_moments(model: Model, rows: Rows, found: LeftOut, data: Labelled, unseen: Tensor) -> dict[str, Tensor]:
+    """Left-out predictions of the frames that the mixing has not seen, and the left-out strangeness of all."""
     moments: dict[str, Tensor] = {}
-    energy, force = rows.kind == ENERGY, rows.kind == FORCE
+    counts = data.structures.counts.to(found.variance)
     if data.energies is not None:
-        moments["energy_mean"] = data.energies.clone()
-        moments["energy_mean"][rows.group[energy]] -= found.residual[energy]
-        moments["energy_variance"] = torch.zeros_like(data.energies).index_copy(0, rows.group[energy], noise[energy])
+        energy = rows.kind == ENERGY
+        residual = torch.zeros_like(counts).index_copy(0, rows.group[energy], found.residual[energy])
+        variance = torch.zeros_like(counts).index_copy(0, rows.group[energy], found.variance[energy])
+        moments["energy_mean"], moments["energy_variance"] = (data.energies - residual)[unseen], variance[unseen]
+        noise = torch.zeros_like(counts).index_copy(0, rows.group[energy], rows.noise(model)[energy])
+        moments["strangeness"] = ((variance - noise).clamp_min(0) / counts).sqrt()
+    force = (rows.kind == FORCE) & torch.isin(rows.group, unseen.to(rows.group.device))
     if bool(force.any()):
         order = torch.argsort(rows.group[force], stable=True)
         moments["force_residual"] = found.residual[force][order].reshape(-1, 3)
-        moments["force_variance"] = noise[force][order].reshape(-1, 3)
+        moments["force_variance"] = found.variance[force][order].reshape(-1, 3)
     return moments

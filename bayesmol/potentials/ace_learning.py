@@ -1,9 +1,9 @@
 r"""How the hyper-parameters of the Bayesian ACE are learned: by predicting structures that were left out.
 
-Two kinds of hyper-parameters need two kinds of judges. The mixing weights are thousands of numbers and could adapt to the very
-frames on which they are scored, so they are learned on four fifths of the frames, by the gradient of the leave-one-structure-out
-score on random subsets. The scales (noise and prior amplitude) decide the width of every error bar; they are fitted last, by
-the leave-one-structure-out score of the frames that the mixing has never seen.
+Two kinds of hyper-parameters need two kinds of judges. The mixing weights are thousands of numbers and could adapt
+to the very frames on which they are scored, so they are learned on four fifths of the frames, by the gradient of the
+leave-one-structure-out score on random subsets. The scales (noise and prior amplitude) decide the width of every
+error bar; they are fitted last, by the leave-one-structure-out score of the frames that the mixing has never seen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bayesmol.inference.conjugate import (
     posterior_from_rows,
 )
 from bayesmol.inference.random import generator
-from bayesmol.potentials.ace_rows import ENERGY, FORCE, Model, Rows, all_rows
+from bayesmol.potentials.ace_rows import ENERGY, FORCE, Model, all_rows
 from bayesmol.progress import progress
 
 
@@ -41,7 +41,7 @@ class MixingSchedule:
         Number of times that the unseen frames are scored.
     """
 
-    steps: int = 20
+    steps: int = 24
     rate: float = 0.02
     prior_rate: float = 0.05
     subset_frames: int = 24
@@ -107,7 +107,10 @@ class _Learning:
         self._template = model
         self._mixing = [part.clone().requires_grad_(True) for part in model.representation.mixing]
         self._prior = model.log_prior.clone().requires_grad_(True)
-        groups = [{"params": self._mixing, "lr": schedule.rate}, {"params": [self._prior], "lr": schedule.prior_rate / 2}]
+        groups = [
+            {"params": self._mixing, "lr": schedule.rate},
+            {"params": [self._prior], "lr": schedule.prior_rate / 2},
+        ]
         self._adam = torch.optim.Adam(groups, betas=(0.9, 0.95))
         self._decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._adam, schedule.steps)
 

@@ -15,11 +15,9 @@ from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LinearPosterior
 from bayesmol.posterior import Gaussian, Prediction
+from bayesmol.potentials.ace_guards import guards, merged, too_close, unknown_variance
 from bayesmol.potentials.ace_rows import Model, rows_in_chunks
 from bayesmol.progress import progress
-from bayesmol.representation.neighbours import neighbours
-
-UNKNOWN_REFERENCE = 1e3  # eV: an energy that no training composition says anything about
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,11 @@ class ACEPotential:
     guards
         Shortest trained distance of each pair of elements, and an orthonormal basis of the trained compositions.
     training
-        Training structures with left-out predictions (a sample of them for large sets).
+        Those training structures on which the mixing was not learned: their left-out predictions are honest.
     left_out
-        Moments of those predictions.
+        Moments of these predictions, and the left-out strangeness of more structures.
+    provenance
+        Fingerprint, source and number of the training structures.
     """
 
     model: Model
@@ -54,7 +54,8 @@ class ACEPotential:
 
     @cached_property
     def noise_energy(self) -> float:
-        """Standard deviation of the energy label of one atom about the model, in eV; it grows with the root of the atoms."""
+        """Standard deviation of the energy label of one atom about the model, in eV; it grows with the root of the
+        atoms."""
         return float(self.model.log_noise[0].exp())
 
     def predict(self, structures: Any, *, covariance: bool = False, atomic: bool = False) -> Prediction:
@@ -79,7 +80,8 @@ class ACEPotential:
             for chunk in self.model.representation.chunks(batch):
                 parts.append(self._moments(batch[chunk], stress, covariance, atomic))
                 advance(len(parts[-1]["energy"][0]))
-        found = {name: tuple(torch.cat(values) for values in zip(*(p[name] for p in parts), strict=True)) for name in parts[0] if name != "blocks"}
+        names = [name for name in parts[0] if name != "blocks"]
+        found = {name: tuple(map(torch.cat, zip(*(part[name] for part in parts), strict=True))) for name in names}
         blocks = tuple(block for part in parts for block in part["blocks"]) if covariance else None
         return Prediction(
             energy=_gaussian(found["energy"], "eV"),
@@ -87,7 +89,7 @@ class ACEPotential:
             pointer=batch.pointer,
             stress=_gaussian(found["stress"], "eV/Å³") if stress else None,
             atomic_energies=_gaussian(found["atomic"], "eV") if atomic else None,
-            provenance={"model": "BayesianACE", "training": self.training.fingerprint, **self.provenance},
+            provenance={"model": "BayesianACE", **self.provenance},
         )
 
     def _moments(self, batch: Structures, stress: bool, covariance: bool, atomic: bool) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class ACEPotential:
         composition = self.model.representation.composition(batch)
         noise = self.model.log_noise.exp().square()
         energy = self._functional(self.model.whitened(design.energy, composition))
-        energy = (energy[0] + base[0], energy[1] + self._unknown(composition))
+        energy = (energy[0] + base[0], energy[1] + unknown_variance(composition, self.guards))
         white = self.model.whitened(design.forces)
         found: dict[str, Any] = {"energy": _noisy(energy, noise[0] * batch.counts)}
         if covariance:
@@ -130,13 +132,6 @@ class ACEPotential:
         mean, variance = self._functional(self.model.whitened(spread.flatten(1), composition))
         return _noisy((mean + self.model.references[design.species], variance), noise)
 
-    def _unknown(self, composition: Tensor) -> Tensor:
-        """Variance of energies of compositions that the training compositions do not span."""
-        basis = self.guards["compositions"]
-        outside = composition - composition @ basis @ basis.T
-        size = outside.norm(dim=-1)
-        return torch.where(size > 1e-6 * composition.norm(dim=-1), (UNKNOWN_REFERENCE * size).square(), 0 * size)
-
     def energy_difference(self, first: Any, second: Any) -> Gaussian:
         """Distribution of E(first) − E(second) in eV, structure by structure, with the correlation of the two.
 
@@ -146,7 +141,7 @@ class ACEPotential:
         if len(pairs[0][0]) != len(pairs[1][0]):
             raise DataError(expected("second", f"{len(pairs[0][0])} structures", len(pairs[1][0])))
         mean, variance = self._functional(pairs[0][0] - pairs[1][0])
-        extra = self._unknown(pairs[0][2] - pairs[1][2])
+        extra = unknown_variance(pairs[0][2] - pairs[1][2], self.guards)
         return Gaussian(mean + pairs[0][1] - pairs[1][1], variance + extra, unit="eV")
 
     def _energy_rows(self, structures: Structures) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,8 +157,8 @@ class ACEPotential:
     def strangeness(self, structures: Any) -> Float[Tensor, " structures"]:
         """Epistemic standard deviation of the energy for the root of the number of atoms, in eV: higher is stranger.
 
-        Infinite if two atoms are closer than 0.8 times any trained distance of their elements, an element or a composition
-        was never trained.
+        Infinite if two atoms are closer than 0.8 times any trained distance of their elements, an element or a
+        composition was never trained.
         """
         batch = Structures.coerce(structures).to(dtype=torch.float64)
         known = torch.tensor(self.model.representation.species, device=batch.species.device)
@@ -176,22 +171,13 @@ class ACEPotential:
         inside = batch[fit.nonzero()[:, 0]]
         white, _, composition = self._energy_rows(inside)
         score = (self.posterior.variance(white) / inside.counts).sqrt()
-        score[(self._unknown(composition) > 0) | self._too_close(inside)] = torch.inf
+        score[(unknown_variance(composition, self.guards) > 0) | too_close(inside, self.model, self.guards)] = torch.inf
         scores[fit] = score
         return scores
 
-    def _too_close(self, structures: Structures) -> Tensor:
-        shortest = self.guards["distances"]
-        edges = neighbours(structures, float(shortest[shortest.isfinite()].max()) if bool(shortest.isfinite().any()) else 1.0)
-        kinds = _kinds(self.model, structures)
-        limit = shortest[kinds[edges.first], kinds[edges.second]]
-        close = edges.vectors.norm(dim=-1) < 0.8 * limit.nan_to_num(posinf=0.0)
-        flags = torch.zeros(len(structures), dtype=torch.bool, device=close.device)
-        flags[structures.structure_index[edges.first[close]]] = True
-        return flags
-
     def force_factor(self, structures: Any, rank: int = 512, seed: int | torch.Generator = 0) -> list[Tensor]:
-        """Matrices W of each structure, (3 atoms, rank) in eV/Å, with Cov(F_s, F_t) ≈ W_s W_tᵀ from ``rank`` joint draws."""
+        """Matrices W of each structure, (3 atoms, rank) in eV/Å, with Cov(F_s, F_t) ≈ W_s W_tᵀ from ``rank`` joint
+        draws."""
         batch = Structures.coerce(structures).to(dtype=torch.float64)
         draws = (self.posterior.sample(rank, seed=seed) - self.posterior.mean) / rank**0.5
         found = []
@@ -216,10 +202,7 @@ class ACEPotential:
         data = labelled.to(dtype=torch.float64)
         for rows in rows_in_chunks(self.model, data):
             posterior = posterior.updated(rows.whitened(self.model), rows.targets, rows.noise(self.model))
-        merged = guards(self.model, data)
-        distances = torch.minimum(self.guards["distances"], merged["distances"])
-        span = torch.cat([self.guards["compositions"], merged["compositions"]], 1)
-        return replace(self, posterior=posterior, guards={"distances": distances, "compositions": _basis(span.T)})
+        return replace(self, posterior=posterior, guards=merged(self.guards, guards(self.model, data)))
 
     def leave_one_out(self) -> Prediction:
         """Predictions of :attr:`training`, each from all other structures.
@@ -229,7 +212,6 @@ class ACEPotential:
         DataError
             If energies or the forces of some structure are missing.
         """
-        names = {"energy_mean", "force_residual"}
         if "energy_mean" not in self.left_out:
             raise DataError(expected("training labels", "energies", "none", "certify with calibration structures"))
         forces = self.left_out.get("force_residual")
@@ -240,8 +222,7 @@ class ACEPotential:
         else:
             force = Gaussian(self.training.forces - forces, self.left_out["force_variance"], unit="eV/Å")
         energy = Gaussian(self.left_out["energy_mean"], self.left_out["energy_variance"], unit="eV")
-        note = {"model": "BayesianACE", "left_out": sorted(names & set(self.left_out))}
-        return Prediction(energy=energy, forces=force, pointer=self.training.structures.pointer, provenance=note)
+        return Prediction(energy=energy, forces=force, pointer=self.training.structures.pointer)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header (JSON) and arrays that :meth:`from_state` reads back."""
@@ -257,11 +238,10 @@ class ACEPotential:
         return from_state(header, arrays)
 
     def left_out_strangeness(self) -> Float[Tensor, " structures"]:
-        """Strangeness of each training structure under the posterior of all others."""
-        counts = self.training.structures.counts
-        errors = self.training.energy_errors
-        noise = self.noise_energy**2 * counts + (0 if errors is None else errors.square())
-        return ((self.left_out["energy_variance"] - noise).clamp_min(0) / counts).sqrt()
+        """Strangeness of fitted structures under the posterior of all others, in eV."""
+        if "strangeness" not in self.left_out:
+            raise DataError(expected("training labels", "energies", "none", "certify with calibration structures"))
+        return self.left_out["strangeness"]
 
 
 def _gaussian(moments: tuple[Tensor, ...], unit: str, covariance: tuple[Tensor, ...] | None = None) -> Gaussian:
@@ -272,28 +252,3 @@ def _gaussian(moments: tuple[Tensor, ...], unit: str, covariance: tuple[Tensor, 
 def _noisy(moments: tuple[Tensor, Tensor], noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, predictive and epistemic variance."""
     return moments[0], moments[1] + noise, moments[1]
-
-
-def _kinds(model: Model, structures: Structures) -> Tensor:
-    from bayesmol.representation.radial import species_index
-
-    return species_index(structures.species, model.representation.species)
-
-
-def _basis(compositions: Tensor) -> Tensor:
-    """Orthonormal basis (species, rank) of the span of some compositions."""
-    _, values, vectors = torch.linalg.svd(compositions, full_matrices=False)
-    return vectors[values > 1e-8 * values.max()].T.contiguous()
-
-
-def guards(model: Model, data: Labelled) -> dict[str, Tensor]:
-    """What the training structures hold: shortest distances of pairs of elements, and compositions."""
-    structures = data.structures
-    kinds = _kinds(model, structures)
-    edges = neighbours(structures, model.representation.basis.cutoff)
-    size = len(model.references)
-    shortest = torch.full((size * size,), torch.inf, dtype=torch.float64, device=kinds.device)
-    key = kinds[edges.first] * size + kinds[edges.second]
-    shortest = shortest.scatter_reduce(0, key, edges.vectors.norm(dim=-1), "amin").reshape(size, size)
-    composition = model.representation.composition(structures).unique(dim=0)
-    return {"distances": shortest, "compositions": _basis(composition)}

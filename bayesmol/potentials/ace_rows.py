@@ -29,15 +29,15 @@ class Model:
     log_prior
         Log of the prior standard deviation of the weights of each family of columns.
     log_noise
-        Log of the standard deviation of labels about the linear model: energies (eV for one atom, growing with the square
-        root of the number of atoms), forces (eV/Å), virials (as energies).
+        Log of the standard deviation of labels about the linear model: energies (eV for one atom, growing with the
+        square root of the number of atoms), forces (eV/Å), virials (as energies).
     references
         Energy of an atom of each element (eV), numerically subtracted; the model corrects it.
     """
 
     representation: Representation
     log_prior: Float[Tensor, " families"]
-    log_noise: Float[Tensor, "3"]
+    log_noise: Float[Tensor, 3]
     references: Float[Tensor, " species"]
 
     def scales(self) -> Float[Tensor, " columns"]:

@@ -35,9 +35,9 @@ class Judge(Protocol):
 def fitted_scales(model: Model, judge: Judge) -> Model:
     """Noise and prior amplitude by leaving out structures that the mixing has not seen.
 
-    With forces, the ratio of noise to prior is the one whose left-out forces have the least squared error, and the common
-    amplitude then makes their mean squared standardised residual one. Energies alone are too few for that: there the joint
-    log-density of the left-out labels decides.
+    With forces, the ratio of noise to prior is the one whose left-out forces have the least squared error, and the
+    common amplitude then makes their mean squared standardised residual one. Energies alone are too few for that: there
+    the joint log-density of the left-out labels decides.
     """
     if not bool((judge.rows.kind == FORCE).any()):
         shift, log_amplitude = _most_likely(judge)
@@ -147,8 +147,8 @@ class PrimalJudge:
 def left_out_of(
     posterior: LinearPosterior, model: Model, rows: Rows, members: list, *, noise_scale: float = 1.0
 ) -> LeftOut:
-    r"""Leave-one-group-out predictions from the posterior of all data, by :math:`(K^{-1})_{bb} = \Sigma^{-1} - \Sigma^{-1}
-    \Phi_b S \Phi_b^T \Sigma^{-1}`."""
+    r"""Leave-one-group-out predictions from the posterior of all data, by :math:`(K^{-1})_{bb} = \Sigma^{-1} -
+    \Sigma^{-1} \Phi_b S \Phi_b^T \Sigma^{-1}`."""
     noise = noise_scale * rows.noise(model)
     weights = torch.zeros_like(noise)
     blocks = []

@@ -26,7 +26,6 @@ def state(potential: ACEPotential) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "species": list(representation.species),
         "basis": {"cutoff": basis.cutoff, "size": basis.size, "scale": basis.scale, "inner": list(basis.inner)},
         "provenance": potential.provenance,
-        "training_hash": potential.training.fingerprint,
         "source": None if source is None else {f.name: getattr(source, f.name) for f in fields(source)},
         "units": {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³", "distance": "Å"},
     }

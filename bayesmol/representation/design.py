@@ -157,7 +157,7 @@ def _rows(blocks: Tensor) -> Tensor:
 
 
 def channel_counts(rows: int, species: int, degree: int, *, most: int = 48, fewest: int = 16) -> tuple[int, int, int]:
-    """Channels of each group so that there are about 2.5 times as many weights as label rows, within bounds.
+    """Channels of each group so that there are about 3.3 times as many weights as label rows, within bounds.
 
     Raises
     ------
@@ -169,5 +169,5 @@ def channel_counts(rows: int, species: int, degree: int, *, most: int = 48, fewe
     listed = couplings(degree, 4)
     sizes = [len(listed.only(*orders).invariants) for orders in ((1, 2), (3,), (4,))]
     per_channel = species * (2 * sizes[0] + 2 * sizes[1] + sizes[2])
-    count = min(most, max(fewest, 8 * round(2.5 * rows / per_channel / 8)))
+    count = min(most, max(fewest, 8 * round(3.3 * rows / per_channel / 8)))
     return 2 * count, 2 * count, count

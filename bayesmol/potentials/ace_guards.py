@@ -1,0 +1,64 @@
+"""Hard limits of what a potential can know: trained compositions and trained distances."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bayesmol.data.labelled import Labelled
+from bayesmol.data.structures import Structures
+from bayesmol.potentials.ace_rows import Model
+from bayesmol.representation.neighbours import neighbours
+from bayesmol.representation.radial import species_index
+
+UNKNOWN_REFERENCE = 1e3  # eV: standard deviation of an energy that no training composition says anything about
+CLOSE = 0.8  # of the shortest trained distance of two elements
+
+
+def guards(model: Model, data: Labelled) -> dict[str, Tensor]:
+    """What the training structures hold.
+
+    ``distances`` (species, species): shortest distance of each pair of elements in Å, infinite if never seen together;
+    ``compositions`` (species, rank): orthonormal basis of the span of the compositions.
+    """
+    structures = data.structures
+    kinds = species_index(structures.species, model.representation.species)
+    edges = neighbours(structures, model.representation.basis.cutoff)
+    size = len(model.references)
+    shortest = torch.full((size * size,), torch.inf, dtype=torch.float64, device=kinds.device)
+    key = kinds[edges.first] * size + kinds[edges.second]
+    shortest = shortest.scatter_reduce(0, key, edges.vectors.norm(dim=-1), "amin").reshape(size, size)
+    return {"distances": shortest, "compositions": _basis(model.representation.composition(structures).unique(dim=0))}
+
+
+def merged(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Guards of two training sets together."""
+    span = torch.cat([first["compositions"], second["compositions"]], 1).T
+    return {"distances": torch.minimum(first["distances"], second["distances"]), "compositions": _basis(span)}
+
+
+def _basis(compositions: Tensor) -> Tensor:
+    _, values, vectors = torch.linalg.svd(compositions, full_matrices=False)
+    return vectors[values > 1e-8 * values.max()].T.contiguous()
+
+
+def unknown_variance(
+    composition: Float[Tensor, "structures species"], limits: dict[str, Tensor]
+) -> Float[Tensor, " structures"]:
+    """Variance (eV²) of the energy due to the part of a composition that the training compositions do not span."""
+    basis = limits["compositions"]
+    size = (composition - composition @ basis @ basis.T).norm(dim=-1)
+    return torch.where(size > 1e-6 * composition.norm(dim=-1), (UNKNOWN_REFERENCE * size).square(), 0 * size)
+
+
+def too_close(structures: Structures, model: Model, limits: dict[str, Tensor]) -> Bool[Tensor, " structures"]:
+    """Whether two atoms are closer than 0.8 times the shortest trained distance of their elements."""
+    shortest = limits["distances"]
+    edges = neighbours(structures, max(1.0, float(shortest.where(shortest.isfinite(), 0.0).max())))
+    kinds = species_index(structures.species, model.representation.species)
+    limit = shortest[kinds[edges.first], kinds[edges.second]].nan_to_num(posinf=0.0)
+    close = edges.vectors.norm(dim=-1) < CLOSE * limit
+    flags = torch.zeros(len(structures), dtype=torch.bool, device=close.device)
+    flags[structures.structure_index[edges.first[close]]] = True
+    return flags
