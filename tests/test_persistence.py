@@ -236,7 +236,7 @@ def test_missing_entries(toy, saved, tmp_path):
 def test_bad_declarations(saved, tmp_path, entry):
     header = parts(saved.read_bytes())[1]
     header["sha256"] = persistence._digest(header, joined({"a": entry}, header, b"\0" * 8))
-    with pytest.raises(FormatError, match="as declared|data offsets|as the header declares"):
+    with pytest.raises(FormatError, match=r"as declared|data offsets|as the header declares"):
         load(written(tmp_path, joined({"a": entry}, header, b"\0" * 8)))
 
 
