@@ -196,13 +196,16 @@ def _digest(header: dict[str, Any], data: bytes) -> str:
 
 
 def _provenance(model: Any) -> dict[str, Any]:
-    """What the model says of its origin, or else the hash and the source of the training data that it holds."""
-    if (known := getattr(model, "provenance", None)) is not None:
-        return dict(known)
+    """What the model, or the model within it, says of its origin; else hash and source of the data that it holds."""
+    said = {"guarantees": model.guarantees} if hasattr(model, "guarantees") else {}
+    while hasattr(model, "model") and not hasattr(model, "provenance"):
+        model = model.model
+    if known := getattr(model, "provenance", None):
+        return {**known, **said}
     if (training := getattr(model, "training", None)) is None:
-        return {}
-    source = training.source
-    return {"training": training.fingerprint, "source": None if source is None else vars(source)}
+        return said
+    source = None if training.source is None else vars(training.source)
+    return {"structures": len(training), "training_hash": training.fingerprint, "source": source, **said}
 
 
 def _versions() -> dict[str, str]:

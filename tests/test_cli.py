@@ -160,7 +160,7 @@ def test_bad_input_is_answered_in_one_line(folder):
     refused(f"fit rmd17/ethanol --out {folder}", "--out")
     refused(f"fit rmd17/ethanol --device cuda:99 --out {folder}/x.bm", "device", "cuda:99")
     refused(f"predict {folder}/absent.bm rmd17/ethanol --out {folder}/x.xyz", "absent.bm")
-    refused(f"predict {folder}/fit.json rmd17/ethanol --out {folder}/x.xyz", "fit.json")
+    refused(f"predict {folder}/fit.json rmd17/ethanol --out {folder}/x.xyz", "model file")
     refused(f"predict {folder}/model.bm rmd17/ethanol@:2 --level 1.5 --out {folder}/x.xyz", "level")
     refused(f"evaluate {folder}/model.bm ethanol/dimers")
     refused(f"acquire rmd17/ethanol@:9 --model {folder}/model.bm --inside --out {folder}/x.xyz", "certify")

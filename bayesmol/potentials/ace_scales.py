@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from bayesmol.inference.conjugate import (
 from bayesmol.potentials.ace_rows import FORCE, Model, Rows
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Leave-one-structure-out predictions of some structures for any scales of the model."""
 

@@ -168,6 +168,6 @@ def test_channel_counts():
     rows = 9000
     first, second, third = channel_counts(rows, 3, 3, most=10**6, fewest=8)
     weights = 3 * (first * 5 + second * 8 + third * 23)
-    assert abs(weights / rows - 2.5) < 3 * (2 * 5 + 2 * 8 + 23) * 4 / rows + 1e-9
+    assert abs(weights / rows - 3.3) < 3 * (2 * 5 + 2 * 8 + 23) * 4 / rows + 1e-9
     with pytest.raises(DataError, match="rows"):
         channel_counts(0, 3, 3)
