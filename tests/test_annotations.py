@@ -28,7 +28,7 @@ print(draws.expectation().interval(0.9), bm.units.convert(draws.variance, "eV", 
 STORY = """
 train, calibration, test = bm.data.load("rmd17/ethanol").split(6, 40, 4)
 model = bm.potentials.BayesianACE().fit(train, seed=0)
-certified = bm.certify(model, calibration, level=0.8)
+certified = bm.certify(model, calibration, level=0.8, domain=bm.applicability.Domain(level=0.2))
 prediction = certified.predict(test.structures)
 print(prediction[1:].forces.interval(0.8).covered(test[1:].forces), prediction.inside)
 print(bm.acquisition.select(model, calibration, size=2))

@@ -51,7 +51,7 @@ class Representation:
 
     species: tuple[int, ...]
     basis: RadialBasis
-    mixing: tuple[Float[Tensor, "degrees channels species radial"], ...]
+    mixing: tuple[Float[Tensor, "degrees _ species radial"], ...]
 
     @classmethod
     def random(
