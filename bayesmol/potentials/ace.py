@@ -11,8 +11,8 @@ from torch import Tensor
 from bayesmol.data.labelled import Labelled
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LeftOut
-from bayesmol.potentials.ace_learning import MixingSchedule, initial_model, learned_mixing
 from bayesmol.potentials.ace_guards import guards
+from bayesmol.potentials.ace_learning import MixingSchedule, initial_model, learned_mixing, subset
 from bayesmol.potentials.ace_posterior import ACEPotential
 from bayesmol.potentials.ace_rows import ENERGY, FORCE, Model, Rows, all_rows, joined, rows_in_chunks
 from bayesmol.potentials.ace_scales import (
@@ -20,6 +20,7 @@ from bayesmol.potentials.ace_scales import (
     PrimalJudge,
     dual_posterior,
     fitted_scales,
+    judged_error,
     left_out_of,
     members_of,
 )
@@ -42,7 +43,10 @@ class BayesianACE:
     Attributes
     ----------
     basis
-        Radial functions; the cutoff is in Å.
+        Radial functions.
+    cutoffs
+        Candidate cutoffs in Å; the one whose left-out labels have the least squared error is taken, a longer one only
+        if it is better by a tenth.
     degree
         Largest degree of the spherical harmonics.
     channels
@@ -58,7 +62,8 @@ class BayesianACE:
     131, 028001 (2023) for the mixing of channels.
     """
 
-    basis: RadialBasis = field(default_factory=lambda: RadialBasis(cutoff=4.0, size=6, scale=0.9))
+    basis: RadialBasis = field(default_factory=lambda: RadialBasis(size=6, scale=0.9))
+    cutoffs: tuple[float, ...] = (4.0, 5.5, 7.0)
     degree: int = 3
     channels: tuple[int, int, int] | None = None
     mixing: MixingSchedule = field(default_factory=MixingSchedule)
@@ -74,15 +79,31 @@ class BayesianACE:
         """
         data = labelled.to(dtype=torch.float64)
         labels = _check(data)
-        model = initial_model(self._untrained(data, labels, seed), data, seed=seed)
+        basis = self._chosen_basis(data, seed)
+        model = initial_model(self._untrained(data, basis, labels, seed), data, seed=seed)
         model, unseen = learned_mixing(model, data, self.mixing, seed=seed)
         fitted = _dual(model, data, unseen) if labels <= self.dual_rows else _primal(model, data, unseen, seed)
         return replace(fitted, provenance=_provenance(labelled, seed))
 
-    def _untrained(self, data: Labelled, labels: int, seed: int) -> Model:
+    def _chosen_basis(self, data: Labelled, seed: int) -> RadialBasis:
+        """Radial functions with the shortest cutoff that no longer one beats clearly on left-out labels."""
+        if len(self.cutoffs) == 1:
+            return replace(self.basis, cutoff=self.cutoffs[0])
+        sample = data[subset(data, 500, seed)]
+        best, least = self.basis, float("inf")
+        for cutoff in sorted(self.cutoffs):
+            basis = replace(self.basis, cutoff=cutoff)
+            small = replace(self, channels=(16, 16, 8))
+            model = initial_model(small._untrained(sample, basis, 1, seed), sample, seed=seed)
+            judge = DualJudge.of(model, all_rows(model, sample), torch.arange(len(sample)))
+            error = judged_error(judge)
+            best, least = (basis, error) if error < 0.9 * least else (best, least)
+        return best
+
+    def _untrained(self, data: Labelled, basis: RadialBasis, labels: int, seed: int) -> Model:
         species = tuple(sorted(set(data.structures.species.tolist())))
         channels = self.channels or channel_counts(labels, len(species), self.degree)
-        representation = Representation.random(species, self.basis, channels, self.degree, seed=seed)
+        representation = Representation.random(species, basis, channels, self.degree, seed=seed)
         zeros = data.structures.positions.new_zeros
         model = Model(representation, zeros(int(representation.families.max()) + 1), zeros(3), zeros(len(species)))
         return replace(model, references=_references(model, data)).to(zeros(0).device)

@@ -51,7 +51,7 @@ class MixingSchedule:
 
 def initial_model(model: Model, labelled: Labelled, *, seed: int) -> Model:
     """Prior scales such that each body order explains a like share of the labels, and a first guess of the noise."""
-    sample = labelled[_subset(labelled, 800, seed)]
+    sample = labelled[subset(labelled, 800, seed)]
     rows = all_rows(model, sample)
     kind = FORCE if bool((rows.kind == FORCE).any()) else ENERGY
     picked = rows.kind == kind
@@ -67,7 +67,7 @@ def initial_model(model: Model, labelled: Labelled, *, seed: int) -> Model:
     return replace(model, log_prior=log_prior, log_noise=log_noise)
 
 
-def _subset(labelled: Labelled, rows: int, seed: int | torch.Generator, *, least: int = 4, most: int = 1000) -> Tensor:
+def subset(labelled: Labelled, rows: int, seed: int | torch.Generator, *, least: int = 4, most: int = 1000) -> Tensor:
     """Random frames with about so many labels, within bounds on their number."""
     per_frame = 1 + 3 * float(labelled.structures.counts.double().mean()) * float(labelled.has_forces.double().mean())
     count = max(least, min(most, len(labelled), int(rows / per_frame)))
@@ -87,11 +87,11 @@ def learned_mixing(model: Model, labelled: Labelled, schedule: MixingSchedule, *
         return model, torch.arange(len(labelled))
     learning = _Learning(model, schedule)
     unseen = unseen[:: max(1, len(unseen) // 60)]
-    part, judge = labelled[seen], labelled[unseen[_subset(labelled[unseen], 1600, source)]]
+    part, judge = labelled[seen], labelled[unseen[subset(labelled[unseen], 1600, source)]]
     best, best_score = model, math.inf
     with progress("learning the representation", schedule.steps) as advance:
         for step in range(schedule.steps):
-            frames = part[_subset(part, schedule.subset_rows, source, least=6, most=schedule.subset_frames)]
+            frames = part[subset(part, schedule.subset_rows, source, least=6, most=schedule.subset_frames)]
             learning.step(frames)
             advance()
             if (step + 1) % max(1, schedule.steps // schedule.checks) == 0:

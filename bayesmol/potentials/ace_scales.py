@@ -69,6 +69,15 @@ def _best_ratio(judge: Judge, *, step: float = 0.7, most: float = 4.2) -> float:
     return best
 
 
+def judged_error(judge: Judge) -> float:
+    """Mean squared left-out error of the forces, or of the energies of an atom if there are no forces."""
+    found = judge.left_out(0.0, 0.0)
+    rows = _forces(judge, found)
+    if bool(rows.any()):
+        return float(found.residual[rows].square().mean())
+    return float((found.residual[found.judged] / judge.rows.atoms[found.judged]).square().mean())
+
+
 def _variance_factor(judge: Judge, shift: float) -> float:
     """Log of the factor of all variances after which left-out forces are as wrong as they say; standard errors stay."""
     factor = 0.0
