@@ -153,11 +153,15 @@ def _rules(prediction: Prediction, truth: Labelled, source: str) -> tuple[Confor
 def _refuse_training_frames(model: Any, calibration: Labelled) -> None:
     """Frames that the model was fitted to would make the intervals too narrow."""
 
-    def keys(structures: Structures) -> set[bytes]:
-        parts = structures.positions.double().cpu().split(structures.counts.tolist())
-        return {part.numpy().tobytes() for part in parts}
-
-    shared = keys(model.training.structures) & keys(calibration.structures)
+    if hasattr(model, "trained"):
+        shared = int(model.trained(calibration.structures).sum())
+    else:
+        shared = len(_keys(model.training.structures) & _keys(calibration.structures))
     if shared:
         remedy = "leave them out, or pass None to use left-out predictions"
-        raise DataError(expected("calibration", "structures not used for training", f"{len(shared)} shared", remedy))
+        raise DataError(expected("calibration", "structures not used for training", f"{shared} shared", remedy))
+
+
+def _keys(structures: Structures) -> set[bytes]:
+    parts = structures.positions.double().cpu().split(structures.counts.tolist())
+    return {part.numpy().tobytes() for part in parts}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmol.data.labelled import Labelled
@@ -20,7 +22,8 @@ def guards(model: Model, data: Labelled) -> dict[str, Tensor]:
     """What the training structures hold.
 
     ``distances`` (species, species): shortest distance of each pair of elements in Å, infinite if never seen together;
-    ``compositions`` (species, rank): orthonormal basis of the span of the compositions.
+    ``compositions`` (species, rank): orthonormal basis of the span of the compositions;
+    ``frames`` (structures,): :func:`frame_keys`.
     """
     structures = data.structures
     kinds = species_index(structures.species, model.representation.species)
@@ -29,13 +32,23 @@ def guards(model: Model, data: Labelled) -> dict[str, Tensor]:
     shortest = torch.full((size * size,), torch.inf, dtype=torch.float64, device=kinds.device)
     key = kinds[edges.first] * size + kinds[edges.second]
     shortest = shortest.scatter_reduce(0, key, edges.vectors.norm(dim=-1), "amin").reshape(size, size)
-    return {"distances": shortest, "compositions": _basis(model.representation.composition(structures).unique(dim=0))}
+    compositions = _basis(model.representation.composition(structures).unique(dim=0))
+    return {"distances": shortest, "compositions": compositions, "frames": frame_keys(structures)}
 
 
 def merged(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
     """Guards of two training sets together."""
     span = torch.cat([first["compositions"], second["compositions"]], 1).T
-    return {"distances": torch.minimum(first["distances"], second["distances"]), "compositions": _basis(span)}
+    distances = torch.minimum(first["distances"], second["distances"])
+    frames = torch.cat([first["frames"], second["frames"]])
+    return {"distances": distances, "compositions": _basis(span), "frames": frames}
+
+
+def frame_keys(structures: Structures) -> Int[Tensor, " structures"]:
+    """64 bits of the SHA-256 of the positions of each structure, by which a frame is known again."""
+    parts = structures.positions.double().cpu().split(structures.counts.tolist())
+    keys = [int.from_bytes(hashlib.sha256(part.numpy().tobytes()).digest()[:8], "big", signed=True) for part in parts]
+    return torch.tensor(keys, dtype=torch.int64, device=structures.positions.device)
 
 
 def _basis(compositions: Tensor) -> Tensor:

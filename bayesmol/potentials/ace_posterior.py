@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmol.data.labelled import Labelled
@@ -15,7 +15,7 @@ from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LinearPosterior
 from bayesmol.posterior import Gaussian, Prediction
-from bayesmol.potentials.ace_guards import guards, merged, too_close, unknown_variance
+from bayesmol.potentials.ace_guards import frame_keys, guards, merged, too_close, unknown_variance
 from bayesmol.potentials.ace_rows import Model, rows_in_chunks
 from bayesmol.progress import progress
 
@@ -214,15 +214,20 @@ class ACEPotential:
         """
         if "energy_mean" not in self.left_out:
             raise DataError(expected("training labels", "energies", "none", "certify with calibration structures"))
-        forces = self.left_out.get("force_residual")
-        atoms = len(self.training.structures.positions)
-        if forces is None or len(forces) != atoms:
-            mean = self.training.structures.positions.new_zeros(atoms, 3)
-            force = Gaussian(mean, torch.full_like(mean, 1e12), unit="eV/Å")
-        else:
-            force = Gaussian(self.training.forces - forces, self.left_out["force_variance"], unit="eV/Å")
+        mean = torch.zeros_like(self.training.structures.positions)
+        variance = torch.full_like(mean, 1e12)
+        if "force_residual" in self.left_out:
+            labelled = self.training.has_forces[self.training.structures.structure_index]
+            mean[labelled] = self.training.forces[labelled] - self.left_out["force_residual"]
+            variance[labelled] = self.left_out["force_variance"]
+        force = Gaussian(mean, variance, unit="eV/Å")
         energy = Gaussian(self.left_out["energy_mean"], self.left_out["energy_variance"], unit="eV")
         return Prediction(energy=energy, forces=force, pointer=self.training.structures.pointer)
+
+    def trained(self, structures: Any) -> Bool[Tensor, " structures"]:
+        """Whether the potential was fitted or updated with exactly these structures."""
+        keys = frame_keys(Structures.coerce(structures))
+        return torch.isin(keys, self.guards["frames"].to(keys.device))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header (JSON) and arrays that :meth:`from_state` reads back."""
