@@ -54,7 +54,7 @@ class CertifiedModel:
         """Prediction of the potential with conformal intervals, p-values and verdicts; options as for the potential."""
         batch = Structures.coerce(structures)
         prediction = self.model.predict(batch, **options)
-        verdict = self.domain.assess(self.model.strangeness(batch))
+        verdict = self.domain.assess(self.model.strangeness(batch, prediction))
         return replace(
             prediction,
             energy=prediction.energy.with_rule(self.energy_rule),
@@ -129,7 +129,8 @@ def certify(
     _refuse_training_frames(model, calibration)
     prediction = model.predict(calibration.structures)
     rules = _rules(prediction, calibration, "calibration")
-    return CertifiedModel(model, *rules, domain.calibrate(model.strangeness(calibration.structures)), level)
+    scores = model.strangeness(calibration.structures, prediction)
+    return CertifiedModel(model, *rules, domain.calibrate(scores), level)
 
 
 def _from_left_out(model: Any, level: float, domain: Domain) -> CertifiedModel:

@@ -58,7 +58,7 @@ class Assessed:
     @cached_property
     def scores(self) -> Float[Tensor, " structures"]:
         """Strangeness of each structure."""
-        return self.certified.model.strangeness(self.data.structures)
+        return self.certified.model.strangeness(self.data.structures, self.prediction)
 
     @property
     def outside(self) -> Bool[Tensor, " structures"]:

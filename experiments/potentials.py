@@ -67,7 +67,7 @@ def learn(
         prediction = certified.predict(testing.structures)
     with study.stage("evaluate"):
         accuracy(study, prediction, testing, seed)
-        usual = fitted.strangeness(testing.structures)
+        usual = fitted.strangeness(testing.structures, prediction)
         scores = {"test frames": (usual, None)}
         if probe:
             probes = Labelled.concatenate([labelled(name, device, dtype) for name in probe])

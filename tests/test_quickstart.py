@@ -120,7 +120,7 @@ def test_separation_counts_ties_half_and_takes_infinite_scores():
 
 def test_wrong_and_outside_are_judged_by_energy_and_score():
     class Model:
-        def strangeness(self, structures):
+        def strangeness(self, structures, prediction=None):
             return torch.tensor([0.0, 5.0]).double()
 
     class Certified:
@@ -149,7 +149,7 @@ def test_a_batch_is_compared_with_a_random_one():
         def force_factor(self, structures, rank=512, seed=0):
             return [torch.eye(6, 2).double() * float(p[1, 0]) for p in structures.positions.view(-1, 2, 3)]
 
-        def strangeness(self, structures):
+        def strangeness(self, structures, prediction=None):
             return torch.zeros(len(structures)).double()
 
     from ase import Atoms

@@ -112,6 +112,28 @@ def posterior_from_rows(
     return LinearPosterior(rows.new_zeros(rows.shape[1]), None, empty).updated(rows, targets, noise)
 
 
+def condensed(
+    rows: Float[Tensor, "rows weights"],
+    targets: Float[Tensor, " rows"],
+    noise: Float[Tensor, " rows"],
+    groups: Int[Tensor, " rows"],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fewer rows, of noise one, that say the same about the weights.
+
+    Within each group rows are divided by their noise and turned; directions in which nothing depends on the weights are
+    dropped, such as the net force and the torque on a molecule.
+    """
+    white, goal = rows / noise.sqrt()[:, None], targets / noise.sqrt()
+    parts, goals = [], []
+    for _, members in group_members(groups):
+        own = white[members]
+        values, vectors = torch.linalg.eigh(own @ own.mT)
+        keep = values > 1e-12 * values[:, -1:]
+        parts.append((vectors.mT @ own)[keep])
+        goals.append((vectors.mT @ goal[members].unsqueeze(-1))[keep][:, 0])
+    return torch.cat(parts), torch.cat(goals), torch.ones_like(torch.cat(goals))
+
+
 def posterior_from_gram(gram: Float[Tensor, "weights weights"], moment: Float[Tensor, " weights"]) -> LinearPosterior:
     r"""Posterior from :math:`\Phi^T \Sigma^{-1} \Phi` and :math:`\Phi^T \Sigma^{-1} y`.
 

@@ -154,11 +154,11 @@ class ACEPotential:
         composition = self.model.representation.composition(batch)
         return self.model.whitened(torch.cat(rows), composition), self.model.baseline(batch)[0], composition
 
-    def strangeness(self, structures: Any) -> Float[Tensor, " structures"]:
+    def strangeness(self, structures: Any, prediction: Prediction | None = None) -> Float[Tensor, " structures"]:
         """Epistemic standard deviation of the energy for the root of the number of atoms, in eV: higher is stranger.
 
         Infinite if two atoms are closer than 0.8 times any trained distance of their elements, an element or a
-        composition was never trained.
+        composition was never trained. A ``prediction`` of these structures, where there is one, saves the work.
         """
         batch = Structures.coerce(structures).to(dtype=torch.float64)
         known = torch.tensor(self.model.representation.species, device=batch.species.device)
@@ -169,8 +169,12 @@ class ACEPotential:
         if not bool(fit.any()):
             return scores
         inside = batch[fit.nonzero()[:, 0]]
-        white, _, composition = self._energy_rows(inside)
-        score = (self.posterior.variance(white) / inside.counts).sqrt()
+        if prediction is None:
+            variance = self.posterior.variance(self._energy_rows(inside)[0])
+        else:
+            variance = prediction.energy.epistemic.variance
+        score = (variance / inside.counts).sqrt()
+        composition = self.model.representation.composition(inside)
         score[(unknown_variance(composition, self.guards) > 0) | too_close(inside, self.model, self.guards)] = torch.inf
         scores[fit] = score
         return scores

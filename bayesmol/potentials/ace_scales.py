@@ -13,6 +13,7 @@ from torch import Tensor
 from bayesmol.inference.conjugate import (
     LeftOut,
     LinearPosterior,
+    condensed,
     group_members,
     left_out,
     left_out_from_covariance,
@@ -183,4 +184,4 @@ def members_of(rows: Rows, judged: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 def dual_posterior(model: Model, rows: Rows) -> LinearPosterior:
     """Posterior of the whitened weights from all rows at once."""
-    return posterior_from_rows(rows.whitened(model), rows.targets, rows.noise(model))
+    return posterior_from_rows(*condensed(rows.whitened(model), rows.targets, rows.noise(model), rows.group))

@@ -122,9 +122,9 @@ class GradientGPPotential:
         operator = to_linear_operator((covariance + covariance.mT) / 2)
         return gpytorch.distributions.MultivariateNormal(turn @ mean.flatten() + shift, operator)
 
-    def strangeness(self, structures: Structures | Labelled | Any) -> Float[Tensor, " structures"]:
+    def strangeness(self, structures: Any, prediction: Prediction | None = None) -> Float[Tensor, " structures"]:
         """Largest standard deviation of the mean force on an atom, per direction, in eV/Å; higher is stranger."""
-        prediction = self.predict(structures)
+        prediction = prediction or self.predict(structures)
         variance = prediction.forces.epistemic.variance.mean(1)
         return variance.view(len(prediction), -1).amax(1).sqrt()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -22,8 +23,9 @@ from sphericart.torch import SphericalHarmonics
 from torch import Tensor
 
 from bayesmol.data.structures import Structures
-from bayesmol.representation.couplings import Couplings, Invariant, block
+from bayesmol.representation.couplings import Couplings
 from bayesmol.representation.neighbours import Neighbours, neighbours
+from bayesmol.representation.polynomials import products
 from bayesmol.representation.radial import RadialBasis, covalent_radii, species_index
 
 
@@ -37,6 +39,7 @@ class Environments:
     """
 
     species: Tensor
+    kinds: int
     structure: Tensor
     structures: int
     first: Tensor
@@ -52,6 +55,21 @@ class Environments:
         """The same with another floating-point type."""
         names = ("vectors", "radial", "radial_slope", "harmonics", "harmonics_slope")
         return replace(self, **{name: getattr(self, name).to(dtype) for name in names})
+
+    @cached_property
+    def tangents(self) -> tuple[Float[Tensor, "lm primitive directions"], ...]:
+        """Derivatives of the primitive densities (species × radial) along the edges of each bucket, in 1/Å."""
+        return tuple(self._tangent(edges.reshape(-1)) for _, edges in self.buckets)
+
+    def _tangent(self, edges: Tensor) -> Tensor:
+        harmonics, slope = self.harmonics[edges].T, self.harmonics_slope[edges].permute(1, 0, 2)
+        radial, steep = self.radial[edges].T, self.radial_slope[edges].permute(2, 0, 1)
+        tangent = harmonics[:, None, :, None] * steep + radial[:, :, None] * slope[:, None]
+        placed = tangent.new_zeros(len(harmonics), self.kinds, *tangent.shape[1:])
+        for kind in range(self.kinds):
+            own = (self.species[self.second[edges]] == kind).nonzero()[:, 0]
+            placed[:, kind, :, own] = tangent[:, :, own]
+        return placed.reshape(len(harmonics), -1, 3 * len(edges))
 
 
 def environments(structures: Structures, basis: RadialBasis, known: tuple[int, ...], degree: int) -> Environments:
@@ -71,6 +89,7 @@ def environments(structures: Structures, basis: RadialBasis, known: tuple[int, .
     harmonics, gradient = _harmonics(edges.vectors, degree)
     return Environments(
         species=species,
+        kinds=len(known),
         structure=structures.structure_index,
         structures=len(structures),
         first=edges.first,
@@ -122,23 +141,19 @@ class Invariants:
 
 def mixed(environment: Environments, mixing: Float[Tensor, "degrees channels species radial"]) -> Tensor:
     """Density projections A, (channels, atoms, lm)."""
-    weights = _edge_weights(mixing, environment.radial, environment.species[environment.second])
-    values = weights * environment.harmonics
-    shape = (mixing.shape[1], len(environment.species), values.shape[-1])
-    return values.new_zeros(shape).index_add(1, environment.first, values)
+    kinds, size = mixing.shape[2:]
+    atoms, width = len(environment.species), environment.harmonics.shape[1]
+    outer = environment.harmonics[:, :, None] * environment.radial[:, None, :]
+    key = environment.first * kinds + environment.species[environment.second]
+    density = outer.new_zeros(atoms * kinds, width, size).index_add(0, key, outer)
+    density = density.reshape(atoms, kinds, width, size).permute(2, 1, 3, 0)
+    return (_spread(mixing) @ density.flatten(1, 2)).permute(1, 2, 0)
 
 
-def _edge_weights(mixing: Tensor, radial: Tensor, species: Tensor) -> Tensor:
-    """Radial function of each channel and degree on each edge, (channels, edges, lm)."""
-    out = [_degree_weights(mixing[degree], radial, species).unsqueeze(-1) for degree in range(len(mixing))]
-    return torch.cat([w.expand(*w.shape[:-1], 2 * degree + 1) for degree, w in enumerate(out)], -1)
-
-
-def _degree_weights(mixing: Tensor, radial: Tensor, species: Tensor) -> Tensor:
-    channels, kinds, size = mixing.shape
-    spread = radial.new_zeros(len(radial), kinds, size)
-    spread = spread.index_put((torch.arange(len(radial), device=radial.device), species), radial)
-    return mixing.reshape(channels, -1) @ spread.flatten(1).T
+def _spread(mixing: Tensor) -> Tensor:
+    """Mixing weights of each component, (lm, channels, species × radial)."""
+    repeats = 2 * torch.arange(len(mixing), device=mixing.device) + 1
+    return mixing.flatten(2).repeat_interleave(repeats, 0)
 
 
 def invariants(
@@ -153,16 +168,17 @@ def invariants(
     atoms, channels, size = len(environment.species), values.shape[0], values.shape[-1]
     rows = values.new_zeros(channels, atoms * kinds, 3 * size) if forces else None
     strain = values.new_zeros(channels, environment.structures * kinds, 9 * size) if virials else None
-    for members, edges in environment.buckets:
-        slopes = _edge_gradients(environment, mixing, gradient[:, members], edges)
+    weights = _spread(mixing)
+    for (members, edges), tangent in zip(environment.buckets, environment.tangents, strict=True):
+        slopes = _edge_gradients(weights @ tangent, gradient[:, members], edges.shape[1])
         centre = environment.species[members]
         if forces:
             key = environment.second[edges] * kinds + centre[:, None]
-            rows = rows.index_add(1, key.reshape(-1), slopes.reshape(channels, -1, 3 * size), alpha=-1)
-            rows = rows.index_add(1, members * kinds + centre, slopes.sum(2).reshape(channels, -1, 3 * size))
+            rows.index_add_(1, key.reshape(-1), slopes.reshape(channels, -1, 3 * size), alpha=-1)
+            rows.index_add_(1, members * kinds + centre, slopes.sum(2).reshape(channels, -1, 3 * size))
         if virials:
             work = torch.einsum("kaqxp,aqy->kaxyp", slopes, environment.vectors[edges]).reshape(channels, -1, 9 * size)
-            strain = strain.index_add(1, environment.structure[members] * kinds + centre, work)
+            strain.index_add_(1, environment.structure[members] * kinds + centre, work)
     return Invariants(
         values,
         rows.reshape(channels, atoms, kinds, 3, size) if forces else None,
@@ -170,55 +186,8 @@ def invariants(
     )
 
 
-def _edge_gradients(environment: Environments, mixing: Tensor, gradient: Tensor, edges: Tensor) -> Tensor:
+def _edge_gradients(tangent: Tensor, gradient: Tensor, count: int) -> Tensor:
     """Derivatives of invariants along the edges of their centre, (channels, centres, neighbours, 3, invariants)."""
-    flat = edges.reshape(-1)
-    species = environment.species[environment.second[flat]]
-    channels, count = mixing.shape[1], edges.shape[1]
-    harmonics, slope = environment.harmonics[flat], environment.harmonics_slope[flat]
-    parts = []
-    for degree in range(len(mixing)):
-        part = block(degree)
-        value = _degree_weights(mixing[degree], environment.radial[flat], species)
-        radial_slope = environment.radial_slope[flat].reshape(-1, environment.radial.shape[1])
-        steep = _degree_weights(mixing[degree], radial_slope, species.repeat_interleave(3)).reshape(channels, -1, 3, 1)
-        parts.append(steep * harmonics[:, None, part] + value[:, :, None, None] * slope[:, part].transpose(1, 2))
-    tangent = torch.cat(parts, -1).reshape(channels, len(edges), count * 3, -1)
-    return (tangent @ gradient.transpose(-1, -2)).reshape(channels, len(edges), count, 3, -1)
-
-
-def products(density: Float[Tensor, "... lm"], couplings: Couplings) -> tuple[Tensor, Tensor]:
-    """Invariant products (..., invariants) and their gradients (..., invariants, lm)."""
-    tensor = couplings.tensor.to(density)
-    size, _, width = tensor.shape
-    slope = (density @ (2 * tensor).transpose(1, 2).reshape(size, -1)).reshape(*density.shape[:-1], width, size)
-    pair = 0.5 * (slope @ density.unsqueeze(-1)).squeeze(-1)
-    widths = [where.stop - where.start for where in couplings.pairs.values()]
-    single = density.split([2 * degree + 1 for degree in range(couplings.degree + 1)], -1)
-    pairs = dict(zip(couplings.pairs, pair.split(widths, -1), strict=True))
-    slopes = dict(zip(couplings.pairs, slope.split(widths, -2), strict=True))
-    terms = [_product(item, single, pairs, slopes) for item in couplings.invariants]
-    return torch.stack([value for value, _ in terms], -1), torch.stack([gradient for _, gradient in terms], -2)
-
-
-def _product(item: Invariant, single: tuple[Tensor, ...], pairs: dict, slopes: dict) -> tuple[Tensor, Tensor]:
-    """One invariant and its gradient from the coupled pairs and their slopes."""
-    if item.order == 1:
-        size = sum(part.shape[-1] for part in single)
-        unit = torch.eye(1, size, dtype=single[0].dtype, device=single[0].device)[0]
-        return single[0][..., 0], unit.expand(*single[0].shape[:-1], size)
-    left, slope = pairs[item.left], slopes[item.left]
-    if item.order == 2:
-        return left[..., 0], slope[..., 0, :]
-    if item.order == 3:
-        degree = item.left[2]
-        other = single[degree]
-        before, after = degree**2, sum(part.shape[-1] for part in single[degree + 1 :])
-        return (left * other).sum(-1), _contract(slope, other) + torch.nn.functional.pad(left, (before, after))
-    right = pairs[item.right]
-    gradient = _contract(slope, right) + _contract(slopes[item.right], left)
-    return (left * right).sum(-1), gradient
-
-
-def _contract(slope: Tensor, other: Tensor) -> Tensor:
-    return (other.unsqueeze(-2) @ slope).squeeze(-2)
+    channels, centres = gradient.shape[:2]
+    directions = tangent.reshape(len(tangent), channels * centres, 3 * count).permute(1, 2, 0)
+    return (directions @ gradient.flatten(0, 1)).reshape(channels, centres, count, 3, -1)

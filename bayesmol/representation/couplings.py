@@ -32,29 +32,14 @@ class Invariant:
 
 @dataclass(frozen=True)
 class Couplings:
-    """Invariants of body order ``correlation + 1`` and below, and the pair couplings they need.
-
-    Attributes
-    ----------
-    invariants
-        Independent invariants, by increasing order.
-    pairs
-        Position of each coupled pair :math:`(l_1 l_2) L` in the vector of all coupled pairs.
-    tensor
-        Symmetric Clebsch-Gordan tensor of all pairs, ``(lm, lm, pair)``.
-    """
+    """Invariants of tensors of degree ``0 .. degree``, by increasing order."""
 
     degree: int
     invariants: tuple[Invariant, ...]
-    pairs: dict[Pair, slice]
-    tensor: Float[Tensor, "lm lm pair"]
 
     def only(self, *orders: int) -> Couplings:
-        """The invariants of the given orders, with the pairs that these need."""
-        return _assembled(self.degree, [item for item in self.invariants if item.order in orders], self._parts())
-
-    def _parts(self) -> dict[Pair, Tensor]:
-        return {pair: self.tensor[..., where] for pair, where in self.pairs.items()}
+        """The invariants of the given orders."""
+        return Couplings(self.degree, tuple(item for item in self.invariants if item.order in orders))
 
     @property
     def orders(self) -> Tensor:
@@ -83,19 +68,7 @@ def couplings(degree: int, correlation: int) -> Couplings:
     if not 0 <= degree <= 6 or not 1 <= correlation <= 4:
         got = f"degree {degree}, correlation {correlation}"
         raise DataError(expected("degree, correlation", "0 <= degree <= 6 and 1 <= correlation <= 4", got))
-    tensors = {pair: _symmetric_coupling(pair, degree) for pair in _pairs(degree)}
-    listed = _independent(_candidates(tensors, degree, correlation), tensors, degree)
-    return _assembled(degree, listed, tensors)
-
-
-def _assembled(degree: int, listed: list[Invariant], tensors: dict[Pair, Tensor]) -> Couplings:
-    """Invariants with the joined tensor of the pairs that they use."""
-    used = sorted({pair for inv in listed for pair in (inv.left, inv.right) if pair})
-    ends = torch.tensor([2 * pair[2] + 1 for pair in used], dtype=torch.long).cumsum(0).tolist()
-    slices = {pair: slice(end - 2 * pair[2] - 1, end) for pair, end in zip(used, ends, strict=True)}
-    size = (degree + 1) ** 2
-    joined = torch.cat([tensors[p] for p in used], -1) if used else torch.zeros(size, size, 0, dtype=torch.float64)
-    return Couplings(degree, tuple(listed), slices, joined)
+    return Couplings(degree, tuple(_independent(_candidates(_pairs(degree), degree, correlation), degree)))
 
 
 def _pairs(degree: int) -> list[Pair]:
@@ -108,16 +81,14 @@ def _pairs(degree: int) -> list[Pair]:
     ]
 
 
-def _symmetric_coupling(pair: Pair, degree: int) -> Tensor:
-    size = (degree + 1) ** 2
-    tensor = torch.zeros(size, size, 2 * pair[2] + 1, dtype=torch.float64)
-    tensor[block(pair[0]), block(pair[1])] = wigner_3j(*pair, dtype=torch.float64)
-    return 0.5 * (tensor + tensor.transpose(0, 1))
+@lru_cache(maxsize=1024)
+def coupling(pair: Pair) -> Float[Tensor, "m m M"]:
+    """Clebsch-Gordan coefficients that couple two tensors of degrees l₁ and l₂ to one of degree L."""
+    return wigner_3j(*pair, dtype=torch.float64)
 
 
-def _candidates(tensors: dict[Pair, Tensor], degree: int, correlation: int) -> list[tuple[tuple[int, ...], Invariant]]:
+def _candidates(pairs: list[Pair], degree: int, correlation: int) -> list[tuple[tuple[int, ...], Invariant]]:
     """Every coupling tree with even parity, with the multiset of degrees it multiplies."""
-    pairs = list(tensors)
     found: list[tuple[tuple[int, ...], Invariant]] = [((0,), Invariant(1))]
     found += [((l, l), Invariant(2, (l, l, 0))) for l in range(degree + 1)]
     found += [(tuple(sorted(p)), Invariant(3, p)) for p in pairs if p[2] <= degree and sum(p) % 2 == 0]
@@ -129,10 +100,11 @@ def _candidates(tensors: dict[Pair, Tensor], degree: int, correlation: int) -> l
     return [item for item in found if item[1].order <= correlation]
 
 
-def _independent(candidates: list, tensors: dict[Pair, Tensor], degree: int) -> list[Invariant]:
+def _independent(candidates: list, degree: int) -> list[Invariant]:
     """Keep a tree only if its values on random tensors are not a combination of those kept before."""
     draws = torch.randn(400, (degree + 1) ** 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    coupled = {pair: torch.einsum("na,nb,abm->nm", draws, draws, tensor) for pair, tensor in tensors.items()}
+    single = [draws[:, block(l)] for l in range(degree + 1)]
+    coupled = {p: torch.einsum("na,nb,abm->nm", single[p[0]], single[p[1]], coupling(p)) for p in _pairs(degree)}
     kept: list[Invariant] = []
     values: dict[tuple[int, ...], list[Tensor]] = {}
     for degrees, invariant in candidates:

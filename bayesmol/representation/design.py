@@ -17,7 +17,7 @@ from bayesmol.representation.ace import Environments, environments, invariants
 from bayesmol.representation.couplings import Couplings, couplings
 from bayesmol.representation.radial import RadialBasis, species_index
 
-CHUNK_BYTES = 256 * 2**20
+CHUNK_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Representation:
         """Largest degree of the spherical harmonics."""
         return len(self.mixing[0]) - 1
 
-    @cached_property
+    @property
     def couplings(self) -> tuple[Couplings, ...]:
         """Invariants of each group of channels."""
         listed = couplings(self.degree, 4)

@@ -9,6 +9,7 @@ from scipy import stats
 from bayesmol.errors import ConvergenceError, ShapeError
 from bayesmol.inference.conjugate import (
     cholesky,
+    condensed,
     group_members,
     leave_one_out_gradient,
     left_out_from_covariance,
@@ -48,6 +49,16 @@ def check(posterior, mean, covariance, normal):
 def test_posterior_is_the_textbook_one(normal, make, rows, weights):
     known = data(normal, rows, weights)
     check(make(*known), *textbook(*known), normal)
+
+
+def test_condensed_rows_say_the_same(normal):
+    """Rows in three groups; in each, a combination of rows that says nothing about the weights is dropped."""
+    design, targets, noise = data(normal, 12)
+    design[6:9] = design[:3] - 2 * design[3:6]
+    groups = torch.arange(12) % 3
+    rows, goals, ones = condensed(design, targets, noise, groups)
+    assert len(rows) == 9 and bool((ones == 1).all())
+    check(posterior_from_rows(rows, goals, ones), *textbook(design, targets, noise), normal)
 
 
 @pytest.mark.parametrize("make", [posterior_from_rows, from_gram])

@@ -148,6 +148,8 @@ def test_strangeness_is_infinite_outside(potential, ethanol):
     scores = potential.strangeness(mixed)
     assert scores.isinf().tolist() == [True, False, True, True, True]
     close(scores[1:2], potential.strangeness(frame), rtol=1e-6, atol=1e-9)
+    close(scores[1:2], potential.strangeness(frame, potential.predict(frame)), rtol=1e-6, atol=1e-9)
+    assert bool(potential.strangeness(water, potential.predict(water)).isinf().all())
     assert bool(potential.strangeness(nitrogen).isinf().all())
     assert float(potential.predict(water).energy.stddev) > 100
 

@@ -240,6 +240,7 @@ def test_stranger_structures_are_stranger(data, normal):
     train, test = data
     model = SPEC.fit(train)
     known, near, far = (model.strangeness(s) for s in (train, test, labelled(6, normal, noise=0.2)))
+    assert torch.equal(near, model.strangeness(test, model.predict(test)))
     assert float(known.mean()) < float(near.mean()) < float(far.mean())
 
 

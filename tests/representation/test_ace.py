@@ -9,7 +9,7 @@ from ase.build import molecule
 
 from bayesmol.data import Structures
 from bayesmol.errors import DataError
-from bayesmol.representation.ace import environments, invariants, mixed, products
+from bayesmol.representation.ace import environments, invariants, mixed
 from bayesmol.representation.couplings import couplings
 from bayesmol.representation.radial import RadialBasis
 
@@ -45,16 +45,6 @@ def by_centre(structures, mixing):
 def five_point(function, step):
     near, far = function(step) - function(-step), function(2 * step) - function(-2 * step)
     return (8 * near - far) / (12 * step)
-
-
-@pytest.mark.parametrize("degree", [0, 1, 3])
-def test_gradients_of_products_are_those_of_autograd(normal, degree):
-    listed = couplings(degree, 4)
-    density = normal(2, 3, (degree + 1) ** 2).requires_grad_()
-    values, gradient = products(density, listed)
-    for k in range(values.shape[-1]):
-        (found,) = torch.autograd.grad(values[..., k].sum(), density, retain_graph=True)
-        torch.testing.assert_close(gradient[..., k, :], found, rtol=1e-10, atol=1e-10)
 
 
 def test_density_by_a_loop(normal):
