@@ -105,7 +105,12 @@ class BayesianACE:
         channels = self.channels or channel_counts(labels, len(species), self.degree)
         representation = Representation.random(species, basis, channels, self.degree, seed=seed)
         zeros = data.structures.positions.new_zeros
-        model = Model(representation, zeros(int(representation.families.max()) + 1), zeros(3), zeros(len(species)))
+        model = Model(
+            representation,
+            zeros(int(representation.families.max()) + 1),
+            zeros(FORCE + len(species)),
+            zeros(len(species)),
+        )
         return replace(model, references=_references(model, data)).to(zeros(0).device)
 
 

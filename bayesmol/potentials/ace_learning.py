@@ -34,7 +34,7 @@ class MixingSchedule:
     steps
         Gradient steps; the mixing with the best score on unseen frames is kept.
     rate, prior_rate
-        Initial rates for the mixing weights and for the logarithms of the prior variances.
+        Initial rates for the mixing weights and for the logarithms of the prior variances and of the noise of elements.
     subset_frames, subset_rows
         Frames and labels in a subset, at most; this bounds time and memory whatever the training set.
     checks
@@ -63,7 +63,8 @@ def initial_model(model: Model, labelled: Labelled, *, seed: int) -> Model:
     share = 10 * spread / 4 / torch.bincount(order.long()).to(power)[order.long()]
     log_prior = 0.5 * torch.log(share / power.clamp_min(1e-12 * float(power.max())))
     noise = 0.025 * math.sqrt(spread)
-    log_noise = torch.log(targets.new_tensor([0.06 * noise, noise, noise]))
+    log_noise = torch.full_like(model.log_noise, math.log(noise))
+    log_noise[ENERGY] += math.log(0.06)
     return replace(model, log_prior=log_prior, log_noise=log_noise)
 
 
@@ -85,7 +86,7 @@ def learned_mixing(model: Model, labelled: Labelled, schedule: MixingSchedule, *
     unseen, seen = order[:held].sort().values, order[held:].sort().values
     if int(labelled.has_forces.sum()) < 8 or schedule.steps == 0:
         return model, torch.arange(len(labelled))
-    learning = _Learning(model, schedule)
+    learning = _Learning(model, schedule, model.representation.composition(labelled.structures))
     unseen = unseen[:: max(1, len(unseen) // 60)]
     part, judge = labelled[seen], labelled[unseen[subset(labelled[unseen], 1600, source)]]
     best, best_score = model, math.inf
@@ -103,20 +104,22 @@ def learned_mixing(model: Model, labelled: Labelled, schedule: MixingSchedule, *
 class _Learning:
     """State of the optimiser over one run."""
 
-    def __init__(self, model: Model, schedule: MixingSchedule) -> None:
+    def __init__(self, model: Model, schedule: MixingSchedule, composition: Tensor) -> None:
         self._template = model
+        self._share = composition.sum(0) / composition.sum()
         self._mixing = [part.clone().requires_grad_(True) for part in model.representation.mixing]
         self._prior = model.log_prior.clone().requires_grad_(True)
+        self._noise = torch.zeros_like(model.references).requires_grad_(True)
         groups = [
             {"params": self._mixing, "lr": schedule.rate},
-            {"params": [self._prior], "lr": schedule.prior_rate / 2},
+            {"params": [self._prior, self._noise], "lr": schedule.prior_rate / 2},
         ]
         self._adam = torch.optim.Adam(groups, betas=(0.9, 0.95))
         self._decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._adam, schedule.steps)
 
     def step(self, frames: Labelled) -> None:
         """One step down the gradient of the leave-one-structure-out score of some frames."""
-        current = self._assembled(self._mixing, self._prior)
+        current = self._assembled(self._mixing, self._prior, self._noise)
         rows = all_rows(current, frames, torch.float32)
         rows = replace(rows, design=rows.design.double())
         white = rows.whitened(current)
@@ -129,11 +132,15 @@ class _Learning:
 
     def model(self) -> Model:
         """The model as it is now, without gradients."""
-        return self._assembled([part.detach().clone() for part in self._mixing], self._prior.detach().clone())
+        mixing = [part.detach().clone() for part in self._mixing]
+        return self._assembled(mixing, self._prior.detach().clone(), self._noise.detach())
 
-    def _assembled(self, mixing: list[Tensor], prior: Tensor) -> Model:
+    def _assembled(self, mixing: list[Tensor], prior: Tensor, noise: Tensor) -> Model:
+        """Model with the noise of the elements moved about its mean over the force labels, which stays."""
         representation = self._template.representation.with_mixing(tuple(mixing))
-        return replace(self._template, representation=representation, log_prior=prior)
+        moved = torch.cat([torch.zeros_like(noise[:1]).expand(FORCE), noise - self._share @ noise])
+        log_noise = self._template.log_noise + moved
+        return replace(self._template, representation=representation, log_prior=prior, log_noise=log_noise)
 
 
 def _unseen_score(model: Model, context: Labelled, judge: Labelled) -> float:

@@ -16,7 +16,7 @@ from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LinearPosterior
 from bayesmol.posterior import Gaussian, Prediction
 from bayesmol.potentials.ace_guards import frame_keys, guards, merged, too_close, unknown_variance
-from bayesmol.potentials.ace_rows import Model, rows_in_chunks
+from bayesmol.potentials.ace_rows import ENERGY, FORCE, VIRIAL, Model, rows_in_chunks
 from bayesmol.progress import progress
 
 
@@ -49,14 +49,14 @@ class ACEPotential:
 
     @cached_property
     def noise_force(self) -> float:
-        """Standard deviation of a force label about the model, in eV/Å."""
-        return float(self.model.log_noise[1].exp())
+        """Standard deviation of a force label about the model, in eV/Å: root mean square over the elements."""
+        return float(torch.exp(2 * self.model.log_noise[FORCE:]).mean().sqrt())
 
     @cached_property
     def noise_energy(self) -> float:
         """Standard deviation of the energy label of one atom about the model, in eV; it grows with the root of the
         atoms."""
-        return float(self.model.log_noise[0].exp())
+        return float(self.model.log_noise[ENERGY].exp())
 
     def predict(self, structures: Any, *, covariance: bool = False, atomic: bool = False) -> Prediction:
         """Predictive distributions of energies (eV), forces (eV/Å) and, for crystals, stresses (eV/Å³).
@@ -102,26 +102,28 @@ class ACEPotential:
         energy = self._functional(self.model.whitened(design.energy, composition))
         energy = (energy[0] + base[0], energy[1] + unknown_variance(composition, self.guards))
         white = self.model.whitened(design.forces)
-        found: dict[str, Any] = {"energy": _noisy(energy, noise[0] * batch.counts)}
+        found: dict[str, Any] = {"energy": _noisy(energy, noise[ENERGY] * batch.counts)}
+        spread = self.model.force_noise(batch)
         if covariance:
-            found["blocks"] = self._blocks(white, batch, float(noise[1]))
+            found["blocks"] = self._blocks(white, batch, spread.expand(-1, 3).reshape(-1))
         force = self._functional(white)
-        found["forces"] = _noisy((force[0].reshape(-1, 3) + base[1], force[1].reshape(-1, 3)), noise[1])
+        found["forces"] = _noisy((force[0].reshape(-1, 3) + base[1], force[1].reshape(-1, 3)), spread)
         if stress:
             volume = batch.cell.det().abs()[:, None, None]
             mean, variance = (part.reshape(-1, 3, 3) for part in self._functional(self.model.whitened(design.virial)))
-            extent = noise[2] * batch.counts[:, None, None] / volume.square()
+            extent = noise[VIRIAL] * batch.counts[:, None, None] / volume.square()
             found["stress"] = _noisy(((mean + base[2]) / volume, variance / volume.square()), extent)
         if atomic:
-            found["atomic"] = self._atomic(design, batch, noise[0])
+            found["atomic"] = self._atomic(design, batch, noise[ENERGY])
         return found
 
     def _functional(self, white: Tensor) -> tuple[Tensor, Tensor]:
         return white @ self.posterior.mean, self.posterior.variance(white)
 
-    def _blocks(self, white: Tensor, batch: Structures, noise: float) -> list[Tensor]:
-        parts = white.split((3 * batch.counts).tolist())
-        return [self.posterior.covariance(w) + noise * torch.eye(len(w), dtype=w.dtype, device=w.device) for w in parts]
+    def _blocks(self, white: Tensor, batch: Structures, noise: Tensor) -> list[Tensor]:
+        sizes = (3 * batch.counts).tolist()
+        parts = zip(white.split(sizes), noise.split(sizes), strict=True)
+        return [self.posterior.covariance(part) + torch.diag(own) for part, own in parts]
 
     def _atomic(self, design, batch: Structures, noise: Tensor) -> tuple[Tensor, ...]:
         """Energies of the atoms: each has the columns of its own element."""

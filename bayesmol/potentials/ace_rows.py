@@ -13,8 +13,9 @@ from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.potentials.repulsion import repulsion
 from bayesmol.representation.design import Representation
+from bayesmol.representation.radial import species_index
 
-ENERGY, FORCE, VIRIAL = 0, 1, 2
+ENERGY, VIRIAL, FORCE = 0, 1, 2
 OFFSET_STDDEV = 1.0  # eV: prior of an atom's reference energy about its least-squares estimate
 
 
@@ -30,14 +31,14 @@ class Model:
         Log of the prior standard deviation of the weights of each family of columns.
     log_noise
         Log of the standard deviation of labels about the linear model: energies (eV for one atom, growing with the
-        square root of the number of atoms), forces (eV/Å), virials (as energies).
+        square root of the number of atoms), virials (as energies), and forces on an atom of each element (eV/Å).
     references
         Energy of an atom of each element (eV), numerically subtracted; the model corrects it.
     """
 
     representation: Representation
     log_prior: Float[Tensor, " families"]
-    log_noise: Float[Tensor, 3]
+    log_noise: Float[Tensor, " kinds"]
     references: Float[Tensor, " species"]
 
     def scales(self) -> Float[Tensor, " columns"]:
@@ -57,10 +58,15 @@ class Model:
         offset = self.representation.composition(structures) @ self.references.to(structures.positions)
         return prior.energies + offset, prior.forces, prior.virials
 
-    def noise(self, kind: Tensor, atoms: Tensor, errors: Tensor) -> Tensor:
+    def noise(self, kind: Tensor, element: Tensor, atoms: Tensor, errors: Tensor) -> Tensor:
         """Variance of each row: the misfit of its kind plus the square of the label's own standard error."""
         extensive = torch.where(kind == FORCE, torch.ones_like(errors), atoms)
-        return torch.exp(2 * self.log_noise.to(errors))[kind] * extensive + errors.square()
+        return torch.exp(2 * self.log_noise.to(errors))[kind + element] * extensive + errors.square()
+
+    def force_noise(self, structures: Structures) -> Float[Tensor, "atoms 1"]:
+        """Variance of a force label about the linear model, atom by atom, in eV²/Å²."""
+        element = species_index(structures.species, self.representation.species)
+        return torch.exp(2 * self.log_noise)[FORCE + element][:, None]
 
     def to(self, device: torch.device | str) -> Model:
         """The same on another device."""
@@ -71,19 +77,23 @@ class Model:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of some labelled structures: raw designs, targets less the baseline, and what the noise depends on."""
+    """Rows of some labelled structures: raw designs, targets less the baseline, and what the noise depends on.
+
+    ``element`` is the index of the element of the atom on which a force acts, and 0 for other labels.
+    """
 
     design: Float[Tensor, "rows columns"]
     composition: Float[Tensor, "rows species"]
     targets: Float[Tensor, " rows"]
     kind: Int[Tensor, " rows"]
+    element: Int[Tensor, " rows"]
     atoms: Float[Tensor, " rows"]
     errors: Float[Tensor, " rows"]
     group: Int[Tensor, " rows"]
 
     def noise(self, model: Model) -> Tensor:
         """Variance of each row."""
-        return model.noise(self.kind, self.atoms, self.errors)
+        return model.noise(self.kind, self.element, self.atoms, self.errors)
 
     def whitened(self, model: Model) -> Tensor:
         """Design with unit prior."""
@@ -125,7 +135,8 @@ def rows(model: Model, labelled: Labelled, dtype: torch.dtype, start: int = 0) -
         owner = structures.structure_index.repeat_interleave(3)
         values = (labelled.forces - baseline[1]).reshape(-1)
         found = _part(design.forces, values, labelled.force_errors, FORCE, owner, structures, 0 * composition[owner])
-        parts.append(_kept(found, keep))
+        element = species_index(structures.species, model.representation.species).repeat_interleave(3)
+        parts.append(_kept(replace(found, element=element), keep))
     if has_stress:
         keep = labelled.has_stresses.repeat_interleave(9) & _upper(len(structures), structures.positions.device)
         volume = structures.cell.det().abs()[:, None, None]
@@ -158,6 +169,7 @@ def _part(
         composition=composition,
         targets=values,
         kind=torch.full_like(owner, kind),
+        element=torch.zeros_like(owner),
         atoms=structures.counts[owner].to(values),
         errors=torch.zeros_like(values) if errors is None else errors.reshape(-1).to(values),
         group=owner,

@@ -25,7 +25,7 @@ def untrained(ethanol):
     representation = Representation.random((1, 6, 8), RadialBasis(size=5), (4, 4, 2), 2, seed=0)
     zeros = torch.zeros(int(representation.families.max()) + 1, dtype=torch.float64)
     energy = float(ethanol[0].energies.mean()) / 9
-    return Model(representation, zeros, zeros[:3], torch.full((3,), energy, dtype=torch.float64))
+    return Model(representation, zeros, zeros[:5], torch.full((3,), energy, dtype=torch.float64))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_each_body_order_starts_with_a_like_share(start, data):
 def test_first_guess_of_the_noise(start, data):
     rows = all_rows(start, data)
     spread = rows.targets[rows.kind == FORCE].square().mean().sqrt()
-    close(start.log_noise.exp(), 0.025 * spread * torch.tensor([0.06, 1.0, 1.0], dtype=torch.float64))
+    close(start.log_noise.exp(), 0.025 * spread * torch.tensor([0.06, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
 
 
 def test_initial_model_from_energies_alone(untrained, data):
@@ -81,3 +81,17 @@ def test_mixing_does_not_depend_on_the_labels_of_unseen_frames_within_a_check(st
     assert torch.equal(unseen, same)
     for got, want in zip(other.representation.mixing, model.representation.mixing, strict=True):
         assert torch.equal(got, want)
+
+
+def test_noise_of_elements_is_learned(untrained, data):
+    """Forces on oxygen with much noise: its misfit grows past the others, and their mean over the labels stays."""
+    oxygen = data.structures.species == 8
+    source = torch.Generator().manual_seed(3)
+    spoilt = data.forces + 0.5 * oxygen[:, None] * torch.randn(data.forces.shape, generator=source).double()
+    noisy = replace(data, forces=spoilt)
+    start = initial_model(untrained, noisy, seed=0)
+    found, _ = learned_mixing(start, noisy, MixingSchedule(steps=12, prior_rate=0.2), seed=0)
+    moved = (found.log_noise - start.log_noise)[FORCE:]
+    share = torch.tensor([6.0, 2.0, 1.0], dtype=torch.float64) / 9
+    assert float(moved[2]) > 0.2 + float(moved[:2].max()) and abs(float(share @ moved)) < 1e-9
+    assert torch.equal(found.log_noise[:FORCE], start.log_noise[:FORCE])

@@ -123,8 +123,8 @@ def test_force_factor_has_the_joint_covariance(potential, ethanol):
     assert bool(((factor @ factor.T - want).abs() < 6 * scale).all())
     size = 3 * int(frames.structures.counts[0])
     block = potential.predict(frames, covariance=True).forces.covariance[0]
-    noise = potential.noise_force**2 * torch.eye(size, dtype=torch.float64)
-    close(block, want[:size, :size] + noise, rtol=1e-6, atol=1e-9)
+    noise = potential.model.force_noise(frames.structures[0]).expand(-1, 3).reshape(-1)
+    close(block, want[:size, :size] + torch.diag(noise), rtol=1e-6, atol=1e-9)
 
 
 def test_atomic_energies_add_up(potential, ethanol):

@@ -33,7 +33,7 @@ def model():
     representation = Representation.random(KNOWN, RadialBasis(cutoff=3.0, size=3), (2, 2, 1), 2, seed=0)
     families = int(representation.families.max()) + 1
     log_prior = torch.linspace(-1, 1, families, dtype=torch.float64)
-    log_noise = torch.tensor([0.01, 0.1, 0.02], dtype=torch.float64).log()
+    log_noise = torch.tensor([0.01, 0.02, 0.1, 0.2, 0.3], dtype=torch.float64).log()
     return Model(representation, log_prior, log_noise, torch.tensor([-13.0, -1030.0, -2040.0], dtype=torch.float64))
 
 
@@ -112,13 +112,16 @@ def test_noise_includes_the_errors_of_the_labels(model, labelled):
     counts = torch.tensor([6.0, 3.0, 2.0], dtype=torch.float64)
     torch.testing.assert_close(noise[:3], 1e-4 * counts + labelled.energy_errors.square())
     errors = labelled.force_errors[kept_forces(labelled)].reshape(-1)
-    torch.testing.assert_close(noise[found.kind == FORCE], 1e-2 + errors.square())
+    sigma = dict(zip(model.representation.species, (0.1, 0.2, 0.3), strict=True))
+    owner = labelled.structures.species[kept_forces(labelled)].tolist()
+    misfit = torch.tensor([sigma[element] ** 2 for element in owner], dtype=torch.float64).repeat_interleave(3)
+    torch.testing.assert_close(noise[found.kind == FORCE], misfit + errors.square())
     errors = 2.5 * 2.6 * 2.7 * labelled.stress_errors[2].reshape(-1)[UPPER]
     torch.testing.assert_close(noise[found.kind == VIRIAL], 4e-4 * 2 + errors.square())
     exact = replace(labelled, energy_errors=None, force_errors=None, stress_errors=None)
     found = rows(model, exact, torch.float64)
     assert not found.errors.any()
-    torch.testing.assert_close(found.noise(model)[found.kind == FORCE], torch.full((24,), 1e-2, dtype=torch.float64))
+    torch.testing.assert_close(found.noise(model)[found.kind == FORCE], misfit)
 
 
 def test_whitened_rows_carry_the_prior(model, labelled):
