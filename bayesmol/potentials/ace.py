@@ -47,8 +47,8 @@ class BayesianACE:
     cutoffs
         Candidate cutoffs in Å; the one whose left-out labels have the least squared error is taken, a longer one only
         if it is better by a tenth.
-    degree
-        Largest degree of the spherical harmonics.
+    degrees
+        Largest degree of the spherical harmonics in 2- and 3-body, 4-body and 5-body invariants.
     channels
         Channels for 2- and 3-body, 4-body and 5-body invariants; ``None`` chooses them by the number of labels.
     mixing
@@ -64,7 +64,7 @@ class BayesianACE:
 
     basis: RadialBasis = field(default_factory=lambda: RadialBasis(size=6, scale=0.9))
     cutoffs: tuple[float, ...] = (4.0, 5.5, 7.0)
-    degree: int = 3
+    degrees: tuple[int, int, int] = (4, 4, 3)
     channels: tuple[int, int, int] | None = None
     mixing: MixingSchedule = field(default_factory=MixingSchedule)
     dual_rows: int = 6000
@@ -81,7 +81,7 @@ class BayesianACE:
         labels = _check(data)
         basis = self._chosen_basis(data, seed)
         model = initial_model(self._untrained(data, basis, labels, seed), data, seed=seed)
-        model, unseen = learned_mixing(model, data, self.mixing, seed=seed)
+        model, unseen = learned_mixing(model, data, self.mixing.resolved(labels), seed=seed)
         fitted = _dual(model, data, unseen) if labels <= self.dual_rows else _primal(model, data, unseen, seed)
         return replace(fitted, provenance=_provenance(labelled, seed))
 
@@ -102,8 +102,8 @@ class BayesianACE:
 
     def _untrained(self, data: Labelled, basis: RadialBasis, labels: int, seed: int) -> Model:
         species = tuple(sorted(set(data.structures.species.tolist())))
-        channels = self.channels or channel_counts(labels, len(species), self.degree)
-        representation = Representation.random(species, basis, channels, self.degree, seed=seed)
+        channels = self.channels or channel_counts(labels, len(species), self.degrees)
+        representation = Representation.random(species, basis, channels, self.degrees, seed=seed)
         zeros = data.structures.positions.new_zeros
         model = Model(
             representation,

@@ -32,7 +32,8 @@ class MixingSchedule:
     Attributes
     ----------
     steps
-        Gradient steps; the mixing with the best score on unseen frames is kept.
+        Gradient steps; the mixing with the best score on unseen frames is kept. ``None`` takes 48, and more with more
+        than 1400 labels in proportion, up to 120.
     rate, prior_rate
         Initial rates for the mixing weights and for the logarithms of the prior variances and of the noise of elements.
     subset_frames, subset_rows
@@ -41,12 +42,16 @@ class MixingSchedule:
         Number of times that the unseen frames are scored.
     """
 
-    steps: int = 24
+    steps: int | None = None
     rate: float = 0.02
     prior_rate: float = 0.05
     subset_frames: int = 24
     subset_rows: int = 1600
     checks: int = 4
+
+    def resolved(self, labels: int) -> MixingSchedule:
+        """The schedule with a definite number of steps for so many labels."""
+        return self if self.steps is not None else replace(self, steps=min(120, max(48, 48 * labels // 1400)))
 
 
 def initial_model(model: Model, labelled: Labelled, *, seed: int) -> Model:
@@ -121,12 +126,13 @@ class _Learning:
         """One step down the gradient of the leave-one-structure-out score of some frames."""
         current = self._assembled(self._mixing, self._prior, self._noise)
         rows = all_rows(current, frames, torch.float32)
-        rows = replace(rows, design=rows.design.double())
-        white = rows.whitened(current)
-        covariance = white @ white.T + torch.diag(rows.noise(current))
-        _, gradient = leave_one_out_gradient(covariance.detach(), rows.targets, group_members(rows.group))
+        white, noise = rows.whitened(current), rows.noise(current)
+        fixed = white.detach().double()
+        covariance = fixed @ fixed.T + torch.diag(noise.detach())
+        _, gradient = leave_one_out_gradient(covariance, rows.targets, group_members(rows.group))
+        slope = 2 * gradient.float() @ white.detach()
         self._adam.zero_grad()
-        ((gradient * covariance).sum() / len(rows.targets)).backward()
+        (((slope * white).sum() + (gradient.diagonal() * noise).sum()) / len(rows.targets)).backward()
         self._adam.step()
         self._decay.step()
 

@@ -142,8 +142,8 @@ class Invariants:
 def mixed(environment: Environments, mixing: Float[Tensor, "degrees channels species radial"]) -> Tensor:
     """Density projections A, (channels, atoms, lm)."""
     kinds, size = mixing.shape[2:]
-    atoms, width = len(environment.species), environment.harmonics.shape[1]
-    outer = environment.harmonics[:, :, None] * environment.radial[:, None, :]
+    atoms, width = len(environment.species), len(mixing) ** 2
+    outer = environment.harmonics[:, :width, None] * environment.radial[:, None, :]
     key = environment.first * kinds + environment.species[environment.second]
     density = outer.new_zeros(atoms * kinds, width, size).index_add(0, key, outer)
     density = density.reshape(atoms, kinds, width, size).permute(2, 1, 3, 0)
@@ -170,7 +170,7 @@ def invariants(
     strain = values.new_zeros(channels, environment.structures * kinds, 9 * size) if virials else None
     weights = _spread(mixing)
     for (members, edges), tangent in zip(environment.buckets, environment.tangents, strict=True):
-        slopes = _edge_gradients(weights @ tangent, gradient[:, members], edges.shape[1])
+        slopes = _edge_gradients(weights @ tangent[: len(weights)], gradient[:, members], edges.shape[1])
         centre = environment.species[members]
         if forces:
             key = environment.second[edges] * kinds + centre[:, None]

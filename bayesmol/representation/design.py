@@ -18,6 +18,7 @@ from bayesmol.representation.couplings import Couplings, couplings
 from bayesmol.representation.radial import RadialBasis, species_index
 
 CHUNK_BYTES = 128 * 2**20
+GROUPS = ((1, 2), (3,), (4,))  # correlation orders that share channels
 
 
 @dataclass(frozen=True)
@@ -55,27 +56,34 @@ class Representation:
 
     @classmethod
     def random(
-        cls, species: tuple[int, ...], basis: RadialBasis, channels: tuple[int, ...], degree: int, *, seed: int
+        cls,
+        species: tuple[int, ...],
+        basis: RadialBasis,
+        channels: tuple[int, ...],
+        degrees: tuple[int, ...],
+        *,
+        seed: int,
     ) -> Representation:
         """Random mixing with weights that fall off with the radial index and the degree (a smoothness prior)."""
         source = generator(seed)
         decay = (1 + torch.arange(basis.size, dtype=torch.float64)) ** -0.5
-        damping = 1 / (1 + 0.5 * torch.arange(degree + 1, dtype=torch.float64))
-        scale = damping[:, None, None, None] * decay / decay.norm()
-        shapes = [(degree + 1, count, len(species), basis.size) for count in channels]
-        mixing = tuple(torch.randn(shape, generator=source, dtype=torch.float64) * scale for shape in shapes)
-        return cls(species, basis, mixing)
+        mixing = []
+        for count, degree in zip(channels, degrees, strict=True):
+            damping = 1 / (1 + 0.5 * torch.arange(degree + 1, dtype=torch.float64))
+            shape = (degree + 1, count, len(species), basis.size)
+            draw = torch.randn(shape, generator=source, dtype=torch.float64)
+            mixing.append(draw * damping[:, None, None, None] * decay / decay.norm())
+        return cls(species, basis, tuple(mixing))
 
     @property
-    def degree(self) -> int:
-        """Largest degree of the spherical harmonics."""
-        return len(self.mixing[0]) - 1
+    def degrees(self) -> tuple[int, ...]:
+        """Largest degree of the spherical harmonics in each group."""
+        return tuple(len(mixing) - 1 for mixing in self.mixing)
 
     @property
     def couplings(self) -> tuple[Couplings, ...]:
         """Invariants of each group of channels."""
-        listed = couplings(self.degree, 4)
-        return listed.only(1, 2), listed.only(3), listed.only(4)
+        return grouped(self.degrees)
 
     @cached_property
     def orders(self) -> Tensor:
@@ -104,7 +112,7 @@ class Representation:
 
     def environments(self, structures: Structures) -> Environments:
         """Neighbour data of structures; independent of the mixing."""
-        return environments(structures, self.basis, self.species, self.degree)
+        return environments(structures, self.basis, self.species, max(self.degrees))
 
     def composition(self, structures: Structures) -> Float[Tensor, "structures species"]:
         """Number of atoms of each known element."""
@@ -156,7 +164,14 @@ def _rows(blocks: Tensor) -> Tensor:
     return blocks.permute(1, 2, 0, 3).flatten(2)
 
 
-def channel_counts(rows: int, species: int, degree: int, *, most: int = 48, fewest: int = 16) -> tuple[int, int, int]:
+def grouped(degrees: tuple[int, ...]) -> tuple[Couplings, ...]:
+    """Invariants of each group: 2- and 3-body, 4-body, 5-body."""
+    return tuple(couplings(degree, 4).only(*orders) for degree, orders in zip(degrees, GROUPS, strict=True))
+
+
+def channel_counts(
+    rows: int, species: int, degrees: tuple[int, ...], *, most: int = 48, fewest: int = 16
+) -> tuple[int, int, int]:
     """Channels of each group so that there are about 3.3 times as many weights as label rows, within bounds.
 
     Raises
@@ -166,8 +181,7 @@ def channel_counts(rows: int, species: int, degree: int, *, most: int = 48, fewe
     """
     if rows < 1:
         raise DataError(expected("rows", "at least one label", rows))
-    listed = couplings(degree, 4)
-    sizes = [len(listed.only(*orders).invariants) for orders in ((1, 2), (3,), (4,))]
+    sizes = [len(coupling.invariants) for coupling in grouped(degrees)]
     per_channel = species * (2 * sizes[0] + 2 * sizes[1] + sizes[2])
     count = min(most, max(fewest, 8 * round(3.3 * rows / per_channel / 8)))
     return 2 * count, 2 * count, count

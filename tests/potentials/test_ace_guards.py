@@ -12,7 +12,7 @@ from bayesmol.representation.radial import RadialBasis
 
 @pytest.fixture(scope="module")
 def model():
-    representation = Representation.random((1, 6, 8), RadialBasis(size=4), (2, 2, 2), 2, seed=0)
+    representation = Representation.random((1, 6, 8), RadialBasis(size=4), (2, 2, 2), (2, 2, 2), seed=0)
     zeros = torch.zeros(3, dtype=torch.float64)
     return Model(representation, torch.zeros(0, dtype=torch.float64), zeros, zeros)
 

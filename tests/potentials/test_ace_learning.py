@@ -22,7 +22,7 @@ def data(ethanol):
 
 @pytest.fixture(scope="module")
 def untrained(ethanol):
-    representation = Representation.random((1, 6, 8), RadialBasis(size=5), (4, 4, 2), 2, seed=0)
+    representation = Representation.random((1, 6, 8), RadialBasis(size=5), (4, 4, 2), (2, 2, 2), seed=0)
     zeros = torch.zeros(int(representation.families.max()) + 1, dtype=torch.float64)
     energy = float(ethanol[0].energies.mean()) / 9
     return Model(representation, zeros, zeros[:5], torch.full((3,), energy, dtype=torch.float64))

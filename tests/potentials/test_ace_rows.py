@@ -30,7 +30,7 @@ UPPER = [0, 1, 2, 4, 5, 8]
 
 @pytest.fixture
 def model():
-    representation = Representation.random(KNOWN, RadialBasis(cutoff=3.0, size=3), (2, 2, 1), 2, seed=0)
+    representation = Representation.random(KNOWN, RadialBasis(cutoff=3.0, size=3), (2, 2, 1), (2, 2, 2), seed=0)
     families = int(representation.families.max()) + 1
     log_prior = torch.linspace(-1, 1, families, dtype=torch.float64)
     log_noise = torch.tensor([0.01, 0.02, 0.1, 0.2, 0.3], dtype=torch.float64).log()

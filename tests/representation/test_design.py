@@ -19,7 +19,7 @@ KNOWN = (1, 6, 8)
 
 @pytest.fixture
 def representation():
-    return Representation.random(KNOWN, RadialBasis(cutoff=3.2, size=4), (3, 2, 2), 2, seed=1)
+    return Representation.random(KNOWN, RadialBasis(cutoff=3.2, size=4), (3, 2, 2), (2, 2, 2), seed=1)
 
 
 @pytest.fixture
@@ -154,20 +154,20 @@ def test_composition(representation):
 
 
 def test_seeds(representation):
-    again = Representation.random(KNOWN, representation.basis, (3, 2, 2), 2, seed=1)
-    other = Representation.random(KNOWN, representation.basis, (3, 2, 2), 2, seed=2)
+    again = Representation.random(KNOWN, representation.basis, (3, 2, 2), (2, 2, 2), seed=1)
+    other = Representation.random(KNOWN, representation.basis, (3, 2, 2), (2, 2, 2), seed=2)
     assert all(torch.equal(a, b) for a, b in zip(again.mixing, representation.mixing, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(other.mixing, representation.mixing, strict=True))
-    assert representation.degree == 2
+    assert representation.degrees == (2, 2, 2)
 
 
 def test_channel_counts():
-    counts = [channel_counts(rows, 3, 3) for rows in (1, 1000, 10_000, 100_000, 10**7)]
+    counts = [channel_counts(rows, 3, (3, 3, 3)) for rows in (1, 1000, 10_000, 100_000, 10**7)]
     assert counts[0] == (32, 32, 16) and counts[-1] == (96, 96, 48)
     assert counts == sorted(counts) and all(a == b == 2 * c and c % 8 == 0 for a, b, c in counts)
     rows = 9000
-    first, second, third = channel_counts(rows, 3, 3, most=10**6, fewest=8)
+    first, second, third = channel_counts(rows, 3, (3, 3, 3), most=10**6, fewest=8)
     weights = 3 * (first * 5 + second * 8 + third * 23)
     assert abs(weights / rows - 3.3) < 3 * (2 * 5 + 2 * 8 + 23) * 4 / rows + 1e-9
     with pytest.raises(DataError, match="rows"):
-        channel_counts(0, 3, 3)
+        channel_counts(0, 3, (3, 3, 3))
