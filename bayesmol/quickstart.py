@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 import bayesmol as bm
-from bayesmol.calibration import coverage_band, evaluate, plots
+from bayesmol.calibration import coverage_band, evaluate, plots, separation
 from bayesmol.data import Labelled
 from bayesmol.errors import DataError, expected
-from bayesmol.posterior import Estimate, Prediction
+from bayesmol.posterior import Prediction
 from bayesmol.report import Study, page, proportion, write_text
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bayesmol.acquisition import Selection
     from bayesmol.certified import CertifiedModel
 
-__all__ = ["FILES", "Assessed", "check_folder", "next_structures", "quickstart", "separation"]
+__all__ = ["FILES", "Assessed", "check_folder", "next_structures", "quickstart"]
 
 LEVEL = 0.9
 TOLERANCE = 0.1  # eV; an energy that is off by more is wrong
@@ -136,29 +136,6 @@ def check_folder(folder: Path) -> None:
     )
     if not ours and (taken := [name for name in FILES.values() if (folder / name).exists()]):
         raise DataError(expected("--out", "a folder of its own", f"{folder} with {', '.join(taken)}", "name another"))
-
-
-def separation(strange: Float[Tensor, " strange"], usual: Float[Tensor, " usual"]) -> Estimate:
-    r"""Area under the ROC curve of ``strange`` against ``usual`` scores with its standard error.
-
-    With the fraction :math:`v_i` of usual scores below each strange one, and :math:`w_j` of strange ones above each
-    usual one, the variance is :math:`\mathrm{var}(v)/m + \mathrm{var}(w)/n`; infinite with fewer than two of a kind.
-
-    References
-    ----------
-    DeLong, DeLong, Clarke-Pearson, Biometrics 44, 837 (1988), equation 5.
-    """
-    parts = _fraction_below(strange, usual), 1 - _fraction_below(usual, strange)
-    variance = sum(part.var() / len(part) if len(part) > 1 else torch.inf for part in parts)
-    count = parts[0].new_tensor(float(len(strange)))
-    return Estimate(parts[0].mean(), torch.as_tensor(variance).to(count).sqrt(), count, "")
-
-
-def _fraction_below(scores: Tensor, others: Tensor) -> Float[Tensor, " scores"]:
-    """Fraction of the others that each score exceeds; ties count half."""
-    ordered = others.double().sort().values
-    below, at_most = (torch.searchsorted(ordered, scores.double(), right=right) for right in (False, True))
-    return (below + at_most) / (2.0 * len(ordered))
 
 
 def next_structures(study: Study, model: Any, pool: Any, size: int, *, seed: int, domain: Any = None) -> Selection:

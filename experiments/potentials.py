@@ -12,10 +12,10 @@ from peers import LENGTH_SCALE, PEERS, Fit, in_turns
 from torch import Tensor
 
 import bayesmol as bm
-from bayesmol.calibration import auroc, figures, plots
+from bayesmol.calibration import figures, plots, separation
 from bayesmol.data import Labelled, Structures
 from bayesmol.errors import DataError, expected
-from bayesmol.posterior import Estimate, Gaussian, Prediction
+from bayesmol.posterior import Gaussian, Prediction
 from bayesmol.report import Study, proportion
 
 Model = Literal["ace", "gradient-gp"]
@@ -203,16 +203,6 @@ def probed(
     else:
         study.notes.append("no probe frame is wrong, so there is no auroc")
     return scores, wrong
-
-
-def separation(strange: Tensor, usual: Tensor) -> Estimate:
-    """Area under the ROC curve with its standard error (Hanley and McNeil, Radiology 143, 29 (1982), equation 1)."""
-    positives = torch.arange(len(strange) + len(usual), device=usual.device) < len(strange)
-    area = auroc(torch.cat([strange, usual]), positives)
-    high, low = area / (2 - area) - area**2, 2 * area**2 / (1 + area) - area**2
-    variance = area * (1 - area) + (len(strange) - 1) * high + (len(usual) - 1) * low
-    error = (variance / (len(strange) * len(usual))).clamp_min(0).sqrt()
-    return Estimate(area, error, torch.full_like(area, len(strange)), "")
 
 
 def monte_carlo(name: str) -> Labelled:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import bayesmol as bm
 from bayesmol.errors import DataError
-from bayesmol.quickstart import FILES, Assessed, check_folder, next_structures, quickstart, separation
+from bayesmol.quickstart import FILES, Assessed, check_folder, next_structures, quickstart
 from bayesmol.report import Study
 
 SIZES = (10, 150, 12, 20)
@@ -100,22 +100,6 @@ def test_files_of_others_are_not_replaced(tmp_path):
         check_folder(tmp_path)
     with pytest.raises(DataError, match="folder"):
         check_folder(tmp_path / "report.html")
-
-
-def test_separation_has_the_error_of_repeated_samples(normal):
-    found = separation(normal(40) + 1, normal(60))
-    areas = torch.stack([separation(normal(40) + 1, normal(60)).value for _ in range(400)])
-    assert float(found.standard_error) == pytest.approx(float(areas.std()), rel=0.4)
-    truth = 0.5 * (1 + torch.erf(torch.tensor(0.5)))
-    assert float(areas.mean()) == pytest.approx(float(truth), abs=5 * float(areas.std()) / 20)
-
-
-def test_separation_counts_ties_half_and_takes_infinite_scores():
-    strange, usual = torch.tensor([1.0, 3.0, torch.inf]).double(), torch.tensor([0.0, 1.0, 4.0]).double()
-    scores, positives = torch.cat([strange, usual]), torch.arange(6) < 3
-    assert float(separation(strange, usual).value) == pytest.approx(float(bm.calibration.auroc(scores, positives)))
-    assert float(separation(usual + 10, usual).standard_error) == 0
-    assert torch.isinf(separation(strange[:1], usual).standard_error)
 
 
 def test_wrong_and_outside_are_judged_by_energy_and_score():

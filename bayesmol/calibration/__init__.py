@@ -10,6 +10,7 @@ from bayesmol.calibration.metrics import (
     miscalibration_area,
     nll,
     root_mean_square_error,
+    separation,
     z_std,
 )
 from bayesmol.calibration.recalibration import recalibrated, variance_factors
@@ -32,6 +33,7 @@ __all__ = [
     "nll",
     "recalibrated",
     "root_mean_square_error",
+    "separation",
     "variance_factors",
     "z_std",
 ]

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmol.errors import DataError, ShapeError, expected
-from bayesmol.posterior import Gaussian, Interval, Posterior
+from bayesmol.posterior import Estimate, Gaussian, Interval, Posterior
 
 __all__ = [
     "auroc",
@@ -20,6 +20,7 @@ __all__ = [
     "nll",
     "pointwise_crps",
     "root_mean_square_error",
+    "separation",
     "standardised",
     "z_std",
 ]
@@ -186,3 +187,26 @@ def _checked(posterior: Posterior, truth: Tensor) -> Tensor:
     if truth.numel() == 0 or not bool(torch.isfinite(truth).all()):
         raise DataError(expected("truth", "finite labels", "NaN, infinity or none", "remove entries without a label"))
     return truth
+
+
+def separation(strange: Float[Tensor, " strange"], usual: Float[Tensor, " usual"]) -> Estimate:
+    r"""Area under the ROC curve of ``strange`` against ``usual`` scores with its standard error.
+
+    With the fraction :math:`v_i` of usual scores below each strange one, and :math:`w_j` of strange ones above each
+    usual one, the variance is :math:`\mathrm{var}(v)/m + \mathrm{var}(w)/n`; infinite with fewer than two of a kind.
+
+    References
+    ----------
+    DeLong, DeLong, Clarke-Pearson, Biometrics 44, 837 (1988), equation 5.
+    """
+    parts = _fraction_below(strange, usual), 1 - _fraction_below(usual, strange)
+    variance = sum(part.var() / len(part) if len(part) > 1 else torch.inf for part in parts)
+    count = parts[0].new_tensor(float(len(strange)))
+    return Estimate(parts[0].mean(), torch.as_tensor(variance).to(count).sqrt(), count, "")
+
+
+def _fraction_below(scores: Tensor, others: Tensor) -> Float[Tensor, " scores"]:
+    """Fraction of the others that each score exceeds; ties count half."""
+    ordered = others.double().sort().values
+    below, at_most = (torch.searchsorted(ordered, scores.double(), right=right) for right in (False, True))
+    return (below + at_most) / (2.0 * len(ordered))

@@ -124,7 +124,7 @@ def _frames(file: Path, index: int | slice | str, length: str) -> Labelled:
     import ase.io
 
     try:
-        frames = ase.io.read(file, index=index)
+        frames = ase.io.read(file, index=index, do_not_split_by_at_sign=True)
     except Exception as error:  # ASE's readers raise whatever their parsers raise
         got = f"{file}: {type(error).__name__} {error}"
         remedy = "is the file truncated, or its ending that of another format?"

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from linear_operator import to_linear_operator
 from torch import Tensor
 
-from bayesmol.data import Labelled, Structures
+from bayesmol.data import Labelled, Source, Structures
 from bayesmol.errors import ApplicabilityError, DataError, FormatError, expected
 from bayesmol.posterior import Prediction
 from bayesmol.potentials.gradient_frames import CONSTANT, Frames, encoded, prediction, shift_of
@@ -187,17 +187,12 @@ class GradientGPPotential:
         arrays = {name: getattr(self, name) for name in ("order", "permutations", "kinds", "length_scales")}
         arrays |= {"positions": self.training.structures.positions, "species": self.training.structures.species}
         arrays |= {name: value for name in _LABELS if (value := getattr(self.training, name)) is not None}
-        return {name: getattr(self, name) for name in _NUMBERS}, arrays
+        source = None if self.training.source is None else vars(self.training.source)
+        return {name: getattr(self, name) for name in _NUMBERS} | {"source": source}, arrays
 
     @classmethod
     def from_state(cls, header: dict[str, Any], arrays: dict[str, Tensor]) -> "GradientGPPotential":
-        """Potential from :meth:`state`; the equations are solved again.
-
-        Raises
-        ------
-        FormatError
-            If an entry is missing.
-        """
+        """Potential from :meth:`state`, solved again; raises :class:`FormatError` if an entry is missing."""
         wanted = {*_NUMBERS, "order", "permutations", "kinds", "length_scales", "positions", "species", "has_forces"}
         if missing := wanted - header.keys() - arrays.keys():
             raise FormatError(expected("state", f"the entries {sorted(missing)}", "none of them"))
@@ -205,7 +200,9 @@ class GradientGPPotential:
         pointer = torch.arange(0, len(arrays["species"]) + 1, atoms, device=arrays["species"].device)
         free = arrays["positions"].new_zeros(len(pointer) - 1, 3, 3)
         structures = Structures(arrays["positions"], arrays["species"], pointer, free, free[:, 0].bool())
-        training = Labelled(structures, **{name: arrays[name] for name in _LABELS if name in arrays})
+        labels = {name: arrays[name] for name in _LABELS if name in arrays}
+        source = None if header.get("source") is None else Source(**header["source"])
+        training = Labelled(structures, **labels, source=source)
         tensors = {name: arrays[name] for name in ("order", "permutations", "kinds", "length_scales")}
         return cls(training=training, **tensors, **{name: header[name] for name in _NUMBERS})
 

@@ -82,7 +82,7 @@ def _pairs(degree: int) -> list[Pair]:
 
 
 @lru_cache(maxsize=1024)
-def coupling(pair: Pair) -> Float[Tensor, "m m M"]:
+def coupling(pair: Pair) -> Float[Tensor, "first second coupled"]:
     """Clebsch-Gordan coefficients that couple two tensors of degrees l₁ and l₂ to one of degree L."""
     return wigner_3j(*pair, dtype=torch.float64)
 

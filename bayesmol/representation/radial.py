@@ -46,6 +46,8 @@ class RadialBasis:
         if self.cutoff <= 0 or self.scale <= 0 or self.size < 2:
             got = f"cutoff={self.cutoff}, scale={self.scale}, size={self.size}"
             raise DataError(expected("radial basis", "cutoff > 0 Å, scale > 0 Å, size >= 2", got))
+        if len(self.inner) != 2 or not 0 < self.inner[0] < self.inner[1]:
+            raise DataError(expected("inner", "two rising positive factors of the covalent radii", self.inner))
 
     def __call__(
         self, distances: Float[Tensor, " edges"], contact: Float[Tensor, " edges"]

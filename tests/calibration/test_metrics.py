@@ -14,6 +14,7 @@ from bayesmol.calibration.metrics import (
     miscalibration_area,
     nll,
     root_mean_square_error,
+    separation,
     z_std,
 )
 from bayesmol.errors import DataError, ShapeError
@@ -134,3 +135,19 @@ def test_bad_input(sample):
         auroc(torch.tensor([1.0, math.nan]), torch.tensor([True, False]))
     with pytest.raises(ShapeError):
         auroc(torch.arange(3.0), torch.ones(2, dtype=torch.bool))
+
+
+def test_separation_has_the_error_of_repeated_samples(normal):
+    found = separation(normal(40) + 1, normal(60))
+    areas = torch.stack([separation(normal(40) + 1, normal(60)).value for _ in range(400)])
+    assert float(found.standard_error) == pytest.approx(float(areas.std()), rel=0.4)
+    truth = 0.5 * (1 + torch.erf(torch.tensor(0.5)))
+    assert float(areas.mean()) == pytest.approx(float(truth), abs=5 * float(areas.std()) / 20)
+
+
+def test_separation_counts_ties_half_and_takes_infinite_scores():
+    strange, usual = torch.tensor([1.0, 3.0, torch.inf]).double(), torch.tensor([0.0, 1.0, 4.0]).double()
+    scores, positives = torch.cat([strange, usual]), torch.arange(6) < 3
+    assert float(separation(strange, usual).value) == pytest.approx(float(auroc(scores, positives)))
+    assert float(separation(usual + 10, usual).standard_error) == 0
+    assert torch.isinf(separation(strange[:1], usual).standard_error)

@@ -65,6 +65,8 @@ def test_mixed_file_and_index(tmp_path: Path) -> None:
     assert data.energies.tolist() == [-1, -2, -3]
     assert torch.allclose(data.forces[-3:], 0.1 * data.structures.positions[-3:], atol=1e-7)
     assert read(tmp_path / "a.xyz", 1).energies.tolist() == [-2]
+    (tmp_path / "run@300K.xyz").write_bytes((tmp_path / "a.xyz").read_bytes())
+    assert read(tmp_path / "run@300K.xyz").energies.tolist() == [-1, -2, -3]
     assert read(tmp_path / "a.xyz", slice(1, None)).energies.tolist() == [-2, -3]
     assert read(tmp_path / "a.xyz", "-1:").energies.tolist() == [-3]
     for index in ("7:", 9):

@@ -75,14 +75,6 @@ def test_parts_follow_each_other(potentials):
         potentials.parts(frames, 900, 200)
 
 
-def test_separation(potentials):
-    strange, usual = torch.tensor([3.0, 2.0, 0.5]).double(), torch.tensor([1.0, 0.0]).double()
-    found = potentials.separation(strange, usual)
-    assert float(found.value) == pytest.approx(5 / 6)
-    assert float(found.standard_error) > 0.1
-    assert float(potentials.separation(usual - 9, usual).value) == 0
-
-
 def test_published_energies_are_those_that_ship(potentials, tmp_path):
     shipped = bm.data.load("qmc/graphene")
     path = tmp_path / "qmc.csv"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ase.build import molecule
 
-from bayesmol.data import Labelled, Structures
+from bayesmol.data import Labelled, Source, Structures
 from bayesmol.errors import ApplicabilityError, DataError
 from bayesmol.potentials.gradient_gp import GradientGP
 from bayesmol.potentials.gradient_posterior import GradientGPPotential
@@ -279,10 +279,11 @@ def test_atoms_may_come_in_another_order(data):
 
 def test_state_survives_json(data):
     train, test = data
-    model = SPEC.fit(train)
+    model = SPEC.fit(replace(train, source=Source("toy", "CC0-1.0", "nobody", "none")))
     header, arrays = model.state()
     again = GradientGPPotential.from_state(json.loads(json.dumps(header)), arrays)
     assert torch.equal(model.predict(test).forces.mean, again.predict(test).forces.mean)
+    assert again.training.source == model.training.source
     with pytest.raises(DataError, match="amplitude"):
         GradientGPPotential.from_state({}, arrays)
 

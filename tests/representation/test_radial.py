@@ -74,7 +74,7 @@ def test_species_index():
         species_index(torch.tensor([9, 1, 7, 9]), (1, 6, 8))
 
 
-@pytest.mark.parametrize("bad", [{"cutoff": 0.0}, {"cutoff": -1.0}, {"scale": 0.0}, {"size": 1}])
+@pytest.mark.parametrize("bad", [{"cutoff": 0.0}, {"cutoff": -1.0}, {"scale": 0.0}, {"size": 1}, {"inner": (0.7, 0.4)}])
 def test_bad_basis(bad):
-    with pytest.raises(DataError, match="radial basis"):
+    with pytest.raises(DataError, match=r"radial basis|inner"):
         RadialBasis(**bad)
