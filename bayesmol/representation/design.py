@@ -52,7 +52,7 @@ class Representation:
 
     species: tuple[int, ...]
     basis: RadialBasis
-    mixing: tuple[Float[Tensor, "degrees _ species radial"], ...]
+    mixing: tuple[Float[Tensor, "_ _ species radial"], ...]
 
     @classmethod
     def random(
