@@ -128,7 +128,7 @@ def condensed(
     for _, members in group_members(groups):
         own = white[members]
         values, vectors = torch.linalg.eigh(own @ own.mT)
-        keep = values > 1e-12 * values[:, -1:]
+        keep = values > 1e-14 * values[:, -1:]
         parts.append((vectors.mT @ own)[keep])
         goals.append((vectors.mT @ goal[members].unsqueeze(-1))[keep][:, 0])
     return torch.cat(parts), torch.cat(goals), torch.ones_like(torch.cat(goals))

@@ -81,7 +81,7 @@ class BayesianACE:
         labels = _check(data)
         basis = self._chosen_basis(data, seed)
         model = initial_model(self._untrained(data, basis, labels, seed), data, seed=seed)
-        model, unseen = learned_mixing(model, data, self.mixing.resolved(labels), seed=seed)
+        model, unseen = learned_mixing(model, data, self.mixing, seed=seed)
         fitted = _dual(model, data, unseen) if labels <= self.dual_rows else _primal(model, data, unseen, seed)
         return replace(fitted, provenance=_provenance(labelled, seed))
 

@@ -32,8 +32,7 @@ class MixingSchedule:
     Attributes
     ----------
     steps
-        Gradient steps; the mixing with the best score on unseen frames is kept. ``None`` takes 48, and more with more
-        than 1400 labels in proportion, up to 120.
+        Gradient steps; the mixing with the best score on unseen frames is kept. More did not help in any system tried.
     rate, prior_rate
         Initial rates for the mixing weights and for the logarithms of the prior variances and of the noise of elements.
     subset_frames, subset_rows
@@ -42,16 +41,12 @@ class MixingSchedule:
         Number of times that the unseen frames are scored.
     """
 
-    steps: int | None = None
+    steps: int = 48
     rate: float = 0.02
     prior_rate: float = 0.05
     subset_frames: int = 24
     subset_rows: int = 1600
     checks: int = 4
-
-    def resolved(self, labels: int) -> MixingSchedule:
-        """The schedule with a definite number of steps for so many labels."""
-        return self if self.steps is not None else replace(self, steps=min(120, max(48, 48 * labels // 1400)))
 
 
 def initial_model(model: Model, labelled: Labelled, *, seed: int) -> Model:

@@ -56,23 +56,24 @@ def _forces(judge: Judge, found: LeftOut) -> Tensor:
 
 
 def _best_ratio(judge: Judge, *, step: float = 0.7, most: float = 4.2, width: float = 1.4) -> float:
-    """Move of the log noise with the least squared left-out force error, by walking downhill from zero.
+    """Move of the log noise with the least squared left-out force error, by walking downhill from half of the noise.
 
-    A normal prior of standard deviation ``width`` about zero keeps a few lucky frames from choosing an extreme noise; a
-    frame counts as three independent errors, one a direction.
+    A normal prior of standard deviation ``width`` about the start keeps a few lucky frames from choosing an extreme
+    noise; a frame counts as three independent errors, one a direction.
     """
     frames = sum(len(numbers) for numbers, _ in judge.members)
 
     def error(shift: float) -> float:
         found = judge.left_out(shift, 0.0)
         mean_square = float(found.residual[_forces(judge, found)].square().mean())
-        return 1.5 * frames * math.log(mean_square) + 0.5 * (shift / width) ** 2
+        return 1.5 * frames * math.log(mean_square) + 0.5 * ((shift - start) / width) ** 2
 
-    best, least = 0.0, error(0.0)
+    start = -step
+    best, least = start, error(start)
     for direction in (step, -step):
         while abs(best + direction) <= most and (trial := error(best + direction)) < least:
             best, least = best + direction, trial
-        if best:
+        if best != start:
             break
     return best
 

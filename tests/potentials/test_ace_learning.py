@@ -95,9 +95,3 @@ def test_noise_of_elements_is_learned(untrained, data):
     share = torch.tensor([6.0, 2.0, 1.0], dtype=torch.float64) / 9
     assert float(moved[2]) > 0.2 + float(moved[:2].max()) and abs(float(share @ moved)) < 1e-9
     assert torch.equal(found.log_noise[:FORCE], start.log_noise[:FORCE])
-
-
-def test_steps_grow_with_the_labels():
-    steps = [MixingSchedule().resolved(labels).steps for labels in (1, 1400, 2800, 10**6)]
-    assert steps == [48, 48, 96, 120]
-    assert MixingSchedule(steps=5).resolved(10**6).steps == 5
