@@ -243,6 +243,18 @@ def leave_one_out_gradient(
     return score, gradient - 0.5 * (outer + outer.T)
 
 
+def evidence_gradient(
+    covariance: Float[Tensor, "rows rows"], targets: Float[Tensor, " rows"]
+) -> Float[Tensor, "rows rows"]:
+    r"""Derivative of the negative log marginal likelihood (nats) with respect to the covariance.
+
+    .. math:: \tfrac12 (K^{-1} - \alpha \alpha^T), \quad \alpha = K^{-1} y
+    """
+    inverse = torch.cholesky_inverse(cholesky(covariance, "covariance of the labels"))
+    weights = inverse @ targets
+    return 0.5 * (inverse - torch.outer(weights, weights))
+
+
 def log_evidence(covariance: Float[Tensor, "rows rows"], targets: Float[Tensor, " rows"]) -> Float[Tensor, ""]:
     r"""Log marginal likelihood :math:`\ln \mathcal N(y; 0, K)` in nats, differentiable."""
     if covariance.shape != (len(targets), len(targets)):

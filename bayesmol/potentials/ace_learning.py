@@ -15,14 +15,18 @@ import torch
 from torch import Tensor
 
 from bayesmol.data.labelled import Labelled
+from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import (
+    evidence_gradient,
     group_members,
     leave_one_out_gradient,
     posterior_from_rows,
 )
 from bayesmol.inference.random import generator
-from bayesmol.potentials.ace_rows import ENERGY, FORCE, Model, all_rows
+from bayesmol.potentials.ace_rows import ENERGY, FORCE, Model, Rows, all_rows
 from bayesmol.progress import progress
+
+OBJECTIVES = ("leave-one-out", "evidence")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class MixingSchedule:
         Frames and labels in a subset, at most; this bounds time and memory whatever the training set.
     checks
         Number of times that the unseen frames are scored.
+    objective
+        What the steps improve: the ``leave-one-out`` score, or the ``evidence`` (log marginal likelihood), which is
+        better founded where the model is right and worse where it is not.
+
+    Raises
+    ------
+    DataError
+        If the objective is not one of the two.
     """
 
     steps: int = 48
@@ -47,6 +59,11 @@ class MixingSchedule:
     subset_frames: int = 24
     subset_rows: int = 1600
     checks: int = 4
+    objective: str = "leave-one-out"
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise DataError(expected("objective", f"one of {', '.join(OBJECTIVES)}", repr(self.objective)))
 
 
 def initial_model(model: Model, labelled: Labelled, *, seed: int) -> Model:
@@ -106,6 +123,7 @@ class _Learning:
 
     def __init__(self, model: Model, schedule: MixingSchedule, composition: Tensor) -> None:
         self._template = model
+        self._evidence = schedule.objective == "evidence"
         self._share = composition.sum(0) / composition.sum()
         self._mixing = [part.clone().requires_grad_(True) for part in model.representation.mixing]
         self._prior = model.log_prior.clone().requires_grad_(True)
@@ -118,18 +136,24 @@ class _Learning:
         self._decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._adam, schedule.steps)
 
     def step(self, frames: Labelled) -> None:
-        """One step down the gradient of the leave-one-structure-out score of some frames."""
+        """One step down the gradient of the objective on some frames."""
         current = self._assembled(self._mixing, self._prior, self._noise)
         rows = all_rows(current, frames, torch.float32)
         white, noise = rows.whitened(current), rows.noise(current)
         fixed = white.detach().double()
         covariance = fixed @ fixed.T + torch.diag(noise.detach())
-        _, gradient = leave_one_out_gradient(covariance, rows.targets, group_members(rows.group))
+        gradient = self._gradient(covariance, rows)
         slope = 2 * gradient.float() @ white.detach()
         self._adam.zero_grad()
         (((slope * white).sum() + (gradient.diagonal() * noise).sum()) / len(rows.targets)).backward()
         self._adam.step()
         self._decay.step()
+
+    def _gradient(self, covariance: Tensor, rows: Rows) -> Tensor:
+        """Derivative of the objective, per label set, with respect to the covariance of the labels."""
+        if self._evidence:
+            return evidence_gradient(covariance, rows.targets)
+        return leave_one_out_gradient(covariance, rows.targets, group_members(rows.group))[1]
 
     def model(self) -> Model:
         """The model as it is now, without gradients."""

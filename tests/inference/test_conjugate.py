@@ -10,6 +10,7 @@ from bayesmol.errors import ConvergenceError, ShapeError
 from bayesmol.inference.conjugate import (
     cholesky,
     condensed,
+    evidence_gradient,
     group_members,
     leave_one_out_gradient,
     left_out_from_covariance,
@@ -213,3 +214,10 @@ def test_singular_matrices_are_refused(normal):
         posterior_from_rows(rows, torch.ones(2).double(), torch.zeros(2).double())
     with pytest.raises(ConvergenceError, match="covariance of the labels"):
         log_evidence(rows.mT @ rows, torch.ones(3).double())
+
+
+def test_gradient_of_the_evidence_is_that_of_autograd(normal):
+    half, targets = normal(6, 8), normal(6)
+    covariance = (half @ half.mT + torch.eye(6).double()).requires_grad_()
+    (found,) = torch.autograd.grad(-log_evidence(covariance, targets), covariance)
+    torch.testing.assert_close(evidence_gradient(covariance.detach(), targets), (found + found.mT) / 2, **CLOSE)

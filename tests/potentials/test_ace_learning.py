@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bayesmol.errors import DataError
+from bayesmol.inference.conjugate import log_evidence
 from bayesmol.potentials import MixingSchedule
 from bayesmol.potentials.ace_learning import initial_model, learned_mixing
 from bayesmol.potentials.ace_rows import FORCE, Model, all_rows
@@ -95,3 +97,22 @@ def test_noise_of_elements_is_learned(untrained, data):
     share = torch.tensor([6.0, 2.0, 1.0], dtype=torch.float64) / 9
     assert float(moved[2]) > 0.2 + float(moved[:2].max()) and abs(float(share @ moved)) < 1e-9
     assert torch.equal(found.log_noise[:FORCE], start.log_noise[:FORCE])
+
+
+def test_evidence_as_the_objective(start, data):
+    """The other objective learns other weights and raises the evidence of the frames it sees."""
+    learned = {}
+    for objective in ("leave-one-out", "evidence"):
+        schedule = MixingSchedule(steps=8, checks=1, objective=objective)
+        learned[objective], _ = learned_mixing(start, data, schedule, seed=0)
+    first, second = (model.representation.mixing[0] for model in learned.values())
+    assert not torch.allclose(first, second)
+
+    def evidence(model):
+        rows = all_rows(model, data)
+        white = rows.whitened(model)
+        return float(log_evidence(white @ white.T + torch.diag(rows.noise(model)), rows.targets))
+
+    assert evidence(learned["evidence"]) > evidence(start) + 10
+    with pytest.raises(DataError, match="leave-one-out, evidence"):
+        MixingSchedule(objective="likelihood")
