@@ -67,7 +67,7 @@ class LinearPosterior:
 
     def _parts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         before = rows.T if self.root is None else _solved(self.root, rows.T)
-        return before, self.factor.T @ rows.T
+        return before, (rows @ self.factor).T
 
     def sample(self, size: int, *, seed: int | torch.Generator) -> Float[Tensor, "size weights"]:
         r"""Joint draws of the weights, by the symmetric square root of :math:`1 - U U^T` with :math:`V = L^{-T} U`."""
