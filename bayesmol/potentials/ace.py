@@ -20,6 +20,7 @@ from bayesmol.potentials.ace_scales import (
     PrimalJudge,
     dual_posterior,
     fitted_scales,
+    inflation,
     judged_error,
     left_out_of,
     members_of,
@@ -140,8 +141,9 @@ def _dual(model: Model, data: Labelled, unseen: Tensor) -> ACEPotential:
     rows = all_rows(model, data)
     model = fitted_scales(model, DualJudge.of(model, rows, unseen))
     found = DualJudge.of(model, rows, torch.arange(len(data))).left_out(0.0, 0.0)
-    moments = _left_out_moments(model, rows, found, data, unseen)
-    return ACEPotential(model, dual_posterior(model, rows), guards(model, data), data[unseen], moments)
+    factors = inflation(found, rows, unseen)
+    moments = _left_out_moments(model, rows, found, data, unseen, float(factors[ENERGY]))
+    return ACEPotential(model, dual_posterior(model, rows), guards(model, data), data[unseen], moments, factors)
 
 
 def _primal(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept: int = 200) -> ACEPotential:
@@ -164,8 +166,9 @@ def _primal(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept: in
     shift = float(fitted.log_noise[0] - model.log_noise[0])
     posterior = judge.posterior(shift, 2 * float(fitted.log_prior[0] - model.log_prior[0]))
     found = left_out_of(posterior, fitted, rows, members_of(rows, torch.arange(len(stay))))
-    moments = _left_out_moments(fitted, rows, found, data[stay], position)
-    return ACEPotential(fitted, posterior, guards(fitted, data), data[unseen], moments)
+    factors = inflation(found, rows, position)
+    moments = _left_out_moments(fitted, rows, found, data[stay], position, float(factors[ENERGY]))
+    return ACEPotential(fitted, posterior, guards(fitted, data), data[unseen], moments, factors)
 
 
 def _only(rows: Rows, groups: Tensor) -> Rows:
@@ -177,7 +180,9 @@ def _renumbered(rows: Rows, groups: Tensor) -> Rows:
     return replace(rows, group=torch.searchsorted(groups.to(rows.group.device), rows.group))
 
 
-def _left_out_moments(model: Model, rows: Rows, found: LeftOut, data: Labelled, unseen: Tensor) -> dict[str, Tensor]:
+def _left_out_moments(
+    model: Model, rows: Rows, found: LeftOut, data: Labelled, unseen: Tensor, factor: float
+) -> dict[str, Tensor]:
     """Left-out predictions of the frames that the mixing has not seen, and the left-out strangeness of all."""
     moments: dict[str, Tensor] = {}
     counts = data.structures.counts.to(found.variance)
@@ -185,9 +190,10 @@ def _left_out_moments(model: Model, rows: Rows, found: LeftOut, data: Labelled, 
         energy = rows.kind == ENERGY
         residual = torch.zeros_like(counts).index_copy(0, rows.group[energy], found.residual[energy])
         variance = torch.zeros_like(counts).index_copy(0, rows.group[energy], found.variance[energy])
-        moments["energy_mean"], moments["energy_variance"] = (data.energies - residual)[unseen], variance[unseen]
+        moments["energy_mean"] = (data.energies - residual)[unseen]
+        moments["energy_variance"] = factor * variance[unseen]
         noise = torch.zeros_like(counts).index_copy(0, rows.group[energy], rows.noise(model)[energy])
-        moments["strangeness"] = ((variance - noise).clamp_min(0) / counts).sqrt()
+        moments["strangeness"] = (factor * (variance - noise).clamp_min(0) / counts).sqrt()
     force = (rows.kind == FORCE) & torch.isin(rows.group, unseen.to(rows.group.device))
     if bool(force.any()):
         order = torch.argsort(rows.group[force], stable=True)

@@ -36,6 +36,8 @@ class ACEPotential:
         Those training structures on which the mixing was not learned: their left-out predictions are honest.
     left_out
         Moments of these predictions, and the left-out strangeness of more structures.
+    inflation
+        Factors of the variances of energies and of stresses; see :func:`bayesmol.potentials.ace_scales.inflation`.
     provenance
         Fingerprint, source and number of the training structures.
     """
@@ -45,6 +47,7 @@ class ACEPotential:
     guards: dict[str, Tensor]
     training: Labelled
     left_out: dict[str, Tensor]
+    inflation: Float[Tensor, 2]
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -56,7 +59,7 @@ class ACEPotential:
     def noise_energy(self) -> float:
         """Standard deviation of the energy label of one atom about the model, in eV; it grows with the root of the
         atoms."""
-        return float(self.model.log_noise[ENERGY].exp())
+        return float(self.inflation[ENERGY].sqrt() * self.model.log_noise[ENERGY].exp())
 
     def predict(self, structures: Any, *, covariance: bool = False, atomic: bool = False) -> Prediction:
         """Predictive distributions of energies (eV), forces (eV/Å) and, for crystals, stresses (eV/Å³).
@@ -98,8 +101,8 @@ class ACEPotential:
         design = self.model.representation.design(environment, virial=stress)
         base = self.model.baseline(batch)
         composition = self.model.representation.composition(batch)
-        noise = self.model.log_noise.exp().square()
-        energy = self._functional(self.model.whitened(design.energy, composition))
+        noise = self.inflation * torch.exp(2 * self.model.log_noise[:FORCE])
+        energy = self._functional(self.model.whitened(design.energy, composition), ENERGY)
         energy = (energy[0] + base[0], energy[1] + unknown_variance(composition, self.guards))
         white = self.model.whitened(design.forces)
         found: dict[str, Any] = {"energy": _noisy(energy, noise[ENERGY] * batch.counts)}
@@ -110,15 +113,18 @@ class ACEPotential:
         found["forces"] = _noisy((force[0].reshape(-1, 3) + base[1], force[1].reshape(-1, 3)), spread)
         if stress:
             volume = batch.cell.det().abs()[:, None, None]
-            mean, variance = (part.reshape(-1, 3, 3) for part in self._functional(self.model.whitened(design.virial)))
+            virial = self._functional(self.model.whitened(design.virial), VIRIAL)
+            mean, variance = (part.reshape(-1, 3, 3) for part in virial)
             extent = noise[VIRIAL] * batch.counts[:, None, None] / volume.square()
             found["stress"] = _noisy(((mean + base[2]) / volume, variance / volume.square()), extent)
         if atomic:
             found["atomic"] = self._atomic(design, batch, noise[ENERGY])
         return found
 
-    def _functional(self, white: Tensor) -> tuple[Tensor, Tensor]:
-        return white @ self.posterior.mean, self.posterior.variance(white)
+    def _functional(self, white: Tensor, kind: int = FORCE) -> tuple[Tensor, Tensor]:
+        """Mean and variance of rows of one kind; energies and virials are inflated."""
+        variance = self.posterior.variance(white)
+        return white @ self.posterior.mean, variance if kind == FORCE else self.inflation[kind] * variance
 
     def _blocks(self, white: Tensor, batch: Structures, noise: Tensor) -> list[Tensor]:
         sizes = (3 * batch.counts).tolist()
@@ -131,7 +137,7 @@ class ACEPotential:
         spread = design.atomic.new_zeros(len(design.atomic), kinds, own)
         spread[torch.arange(len(spread), device=spread.device), design.species] = design.atomic
         composition = torch.nn.functional.one_hot(design.species, kinds).to(design.atomic)
-        mean, variance = self._functional(self.model.whitened(spread.flatten(1), composition))
+        mean, variance = self._functional(self.model.whitened(spread.flatten(1), composition), ENERGY)
         return _noisy((mean + self.model.references[design.species], variance), noise)
 
     def energy_difference(self, first: Any, second: Any) -> Gaussian:
@@ -142,7 +148,7 @@ class ACEPotential:
         pairs = [self._energy_rows(Structures.coerce(item)) for item in (first, second)]
         if len(pairs[0][0]) != len(pairs[1][0]):
             raise DataError(expected("second", f"{len(pairs[0][0])} structures", len(pairs[1][0])))
-        mean, variance = self._functional(pairs[0][0] - pairs[1][0])
+        mean, variance = self._functional(pairs[0][0] - pairs[1][0], ENERGY)
         extra = unknown_variance(pairs[0][2] - pairs[1][2], self.guards)
         return Gaussian(mean + pairs[0][1] - pairs[1][1], variance + extra, unit="eV")
 
@@ -172,7 +178,7 @@ class ACEPotential:
             return scores
         inside = batch[fit.nonzero()[:, 0]]
         if prediction is None:
-            variance = self.posterior.variance(self._energy_rows(inside)[0])
+            variance = self._functional(self._energy_rows(inside)[0], ENERGY)[1]
         else:
             variance = prediction.energy.epistemic.variance
         score = (variance / inside.counts).sqrt()

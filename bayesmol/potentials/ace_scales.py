@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from bayesmol.inference.conjugate import (
@@ -20,7 +21,7 @@ from bayesmol.inference.conjugate import (
     posterior_from_gram,
     posterior_from_rows,
 )
-from bayesmol.potentials.ace_rows import FORCE, Model, Rows
+from bayesmol.potentials.ace_rows import ENERGY, FORCE, VIRIAL, Model, Rows
 
 
 @runtime_checkable
@@ -180,6 +181,23 @@ def left_out_of(
             found.append(torch.diag(1 / noise[own]) - posterior.covariance(scaled))
         blocks.append(torch.stack(found))
     return left_out(blocks, weights, members, int(rows.group.max()) + 1)
+
+
+def inflation(found: LeftOut, rows: Rows, judged: Tensor, *, prior: int = 10) -> Float[Tensor, 2]:
+    """Factors of the variances of energies and virials after which left-out ones are as wrong as they say.
+
+    The forces have set the scale of all variances. The mean squared standardised residual of the ``judged`` structures
+    is averaged with ``prior`` structures at one, because a few structures can be lucky. Without forces both are one.
+    """
+    factors = torch.ones(2, dtype=torch.float64, device=rows.targets.device)
+    if not bool((rows.kind == FORCE).any()):
+        return factors
+    for kind in (ENERGY, VIRIAL):
+        own = (rows.kind == kind) & torch.isin(rows.group, judged.to(rows.group.device))
+        count = len(rows.group[own].unique())
+        squares = found.residual[own].square() / found.variance[own]
+        factors[kind] = (count * squares.sum() / max(1, len(squares)) + prior) / (count + prior)
+    return factors
 
 
 def members_of(rows: Rows, judged: Tensor) -> list[tuple[Tensor, Tensor]]:

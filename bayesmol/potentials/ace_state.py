@@ -31,6 +31,7 @@ def state(potential: ACEPotential) -> tuple[dict[str, Any], dict[str, Tensor]]:
     }
     arrays = {f"mixing.{i}": part for i, part in enumerate(representation.mixing)}
     arrays |= {name: getattr(potential.model, name) for name in ("log_prior", "log_noise", "references")}
+    arrays["inflation"] = potential.inflation
     arrays |= {"posterior.mean": potential.posterior.mean, "posterior.factor": potential.posterior.factor}
     if potential.posterior.root is not None:
         arrays["posterior.root"] = potential.posterior.root
@@ -51,7 +52,8 @@ def from_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> ACEPotentia
         posterior = LinearPosterior(arrays["posterior.mean"], arrays.get("posterior.root"), arrays["posterior.factor"])
         training = _restored(header, _under(arrays, "training"))
         guards, left_out = _under(arrays, "guards"), _under(arrays, "left_out")
-        return ACEPotential(model, posterior, guards, training, left_out, header["provenance"])
+        inflation = arrays["inflation"]
+        return ACEPotential(model, posterior, guards, training, left_out, inflation, header["provenance"])
     except (KeyError, TypeError) as error:
         raise FormatError(expected("state", "all parts of a Bayesian ACE", repr(error), "save it again")) from error
 

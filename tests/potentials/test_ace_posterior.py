@@ -3,9 +3,13 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from bayesmol.data import Labelled, Structures
 from bayesmol.errors import DataError
@@ -80,7 +84,8 @@ def test_energy_difference_knows_the_correlation(potential, ethanol):
     joint = potential.posterior.covariance(torch.cat(white))
     own, cross = joint.diagonal(), joint[:5, 5:].diagonal()
     found = potential.energy_difference(first, second)
-    close(found.variance, own[:5] + own[5:] - 2 * cross, rtol=1e-6, atol=1e-9)
+    want = potential.inflation[ENERGY] * (own[:5] + own[5:] - 2 * cross)
+    close(found.variance, want, rtol=1e-6, atol=1e-9)
     energies = [potential.predict(part).energy.mean for part in (first, second)]
     close(found.mean, energies[0] - energies[1], rtol=0, atol=1e-7)
     assert found.unit == "eV"
@@ -176,3 +181,47 @@ def test_all_training_frames_are_known_again(potential, ethanol):
     updated = potential.update(ethanol[2][:2])
     assert bool(updated.trained(ethanol[0]).all())
     assert updated.trained(ethanol[2]).tolist() == [True] * 2 + [False] * 18
+
+
+@pytest.fixture(scope="module")
+def copper():
+    """Rattled and strained cells of four atoms with energies, forces and stresses of effective-medium theory."""
+    random, frames = np.random.default_rng(0), []
+    for _ in range(14):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell @ (np.eye(3) + 0.03 * random.normal(size=(3, 3))), scale_atoms=True)
+        atoms.positions += 0.08 * random.normal(size=(4, 3))
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    return Labelled.from_ase(frames)
+
+
+def test_stress_of_a_crystal(small, copper):
+    """Stresses are learned, and they are the derivative of the predicted energy along a strain."""
+    model = small.fit(copper[:10])
+    found = model.predict(copper[10:].structures)
+    spread = float(copper.stresses.std())
+    assert float((found.stress.mean - copper[10:].stresses).abs().mean()) < 0.3 * spread
+    atoms = copper[10].structures.to_ase()[0]
+    energies = []
+    for step in (-1e-4, 1e-4):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell @ (np.eye(3) + step * np.diag([1.0, 0.0, 0.0])), scale_atoms=True)
+        energies.append(float(model.predict(strained).energy.mean))
+    slope = (energies[1] - energies[0]) / 2e-4 / atoms.get_volume()
+    assert float(found.stress.mean[0, 0, 0]) == pytest.approx(slope, rel=1e-4, abs=1e-6)
+
+
+def test_inflation_scales_energies_and_stresses_alone(small, copper):
+    """A factor four doubles their standard deviations, whatever they are asked for; forces and means stay."""
+    model, frames = small.fit(copper[:10]), copper[10:].structures
+    wide = replace(model, inflation=4 * model.inflation)
+    first, second = (each.predict(frames, atomic=True) for each in (model, wide))
+    for name in ("energy", "stress", "atomic_energies"):
+        close(getattr(second, name).stddev, 2 * getattr(first, name).stddev)
+        close(getattr(second, name).mean, getattr(first, name).mean)
+    assert torch.equal(second.forces.stddev, first.forces.stddev)
+    close(wide.strangeness(frames), 2 * model.strangeness(frames))
+    assert wide.noise_energy == pytest.approx(2 * model.noise_energy)

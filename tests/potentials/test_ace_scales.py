@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from bayesmol.inference.conjugate import LeftOut
-from bayesmol.potentials.ace_rows import FORCE, all_rows
+from bayesmol.potentials.ace_rows import ENERGY, FORCE, all_rows
 from bayesmol.potentials.ace_scales import (
     DualJudge,
     PrimalJudge,
     dual_posterior,
     fitted_scales,
+    inflation,
     left_out_of,
     members_of,
 )
@@ -125,3 +126,13 @@ def test_few_frames_do_not_choose_an_extreme_noise(model, rows, slope, frames, w
     found = fitted_scales(model, Slanted(rows, slope, frames))
     moved = found.log_noise[0] - model.log_noise[0] - (found.log_prior[0] - model.log_prior[0])
     assert float(moved) == pytest.approx(want, abs=1e-9)
+
+
+def test_inflation_is_a_shrunken_mean_square(rows):
+    """Energies of three judged structures that are wrong by twice their error bar, beside ten at one."""
+    ones = torch.ones(len(rows.kind), dtype=torch.float64)
+    found = LeftOut(2 * ones, ones, ones[:0], ones.bool())
+    assert inflation(found, rows, JUDGED).tolist() == pytest.approx([(3 * 4 + 10) / 13, 1.0])
+    without = rows.kind == ENERGY
+    alone = replace(rows, **{name: getattr(rows, name)[without] for name in vars(rows)})
+    assert inflation(found, alone, JUDGED).tolist() == [1.0, 1.0]
