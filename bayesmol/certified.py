@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesmol.applicability import CalibratedDomain, Domain
-from bayesmol.calibration import ConformalRule, SplitConformal, StructureConformal
+from bayesmol.calibration import Conformal, ConformalRule
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
@@ -143,11 +143,9 @@ def _from_left_out(model: Any, level: float, domain: Domain) -> CertifiedModel:
 def _rules(prediction: Prediction, truth: Labelled, source: str) -> tuple[ConformalRule | None, ConformalRule | None]:
     energy = force = None
     if truth.energies is not None:
-        energy = SplitConformal(source=source).fit(prediction.energy, truth.energies)
+        energy = Conformal(source=source).fit(prediction.energy, truth)
     if truth.forces is not None and bool(truth.has_forces.any()):
-        chosen = truth.has_forces.nonzero()[:, 0]
-        part, labels = prediction[chosen], truth[chosen]
-        force = StructureConformal(source=source).fit(part.forces, labels.forces, part.pointer)
+        force = Conformal(unit="structure", source=source).fit(prediction.forces, truth)
     return energy, force
 
 

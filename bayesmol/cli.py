@@ -1,66 +1,41 @@
 """The ``bayesmol`` command: fit, certify, predict, evaluate, acquire, quickstart."""
 
-import inspect
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from typer.core import TyperGroup
 
 import bayesmol as bm
+from bayesmol import judging
 from bayesmol import quickstart as story
 from bayesmol.data import Labelled
-from bayesmol.data.named import checked_device, named
-from bayesmol.errors import BayesmolError, DataError, expected
+from bayesmol.data.named import named
+from bayesmol.errors import DataError, expected
+from bayesmol.options import (
+    Alarms,
+    Commands,
+    Data,
+    Fitted,
+    Folder,
+    Inside,
+    Judged,
+    Known,
+    Level,
+    Name,
+    Optional,
+    Out,
+    Pictures,
+    Size,
+    TrainSize,
+    Units,
+    commands,
+)
 from bayesmol.report import Study
 
 __all__ = ["app"]
 
-DATA = (
-    "A file that ASE reads (extended xyz, VASP, traj, …), an rMD17 npz, a DeePMD folder, an mlearn json, or the name "
-    "of a set that ships, such as rmd17/ethanol. NAME@FROM:TO takes some of the frames, as in ASE."
-)
-Data = Annotated[str, typer.Argument(help=DATA, show_default=False)]
-Optional = Annotated[str | None, typer.Argument(help=DATA, show_default=False)]
-Fitted = Annotated[Path, typer.Argument(help="A file that fit or certify has written.", show_default=False)]
-Known = Annotated[Path, typer.Option("--model", help="A file that fit or certify has written.", show_default=False)]
-Out = Annotated[Path, typer.Option("--out", "--output", "-o", help="File to write.", show_default=False)]
-Folder = Annotated[Path, typer.Option("--out", "--output", "-o", help="Folder to write into.")]
-Name = Annotated[Literal["ace", "gradient-gp"], typer.Option(help="BayesianACE, or GradientGP for one molecule.")]
-TrainSize = Annotated[int | None, typer.Option(help="Use the first N frames; default: all.", min=1)]
-Level = Annotated[float, typer.Option(help="Probability of the intervals, between 0 and 1.")]
-Alarms = Annotated[float, typer.Option(help="At most this fraction of frames like CALIBRATION is called outside.")]
-Size = Annotated[int, typer.Option("--size", "-n", help="Number of structures to choose.", min=1)]
-Inside = Annotated[bool, typer.Option("--inside", help="Only candidates in the domain of a certified model.")]
-Units = Annotated[
-    str, typer.Option(help="Units of energy and length in the file, like kcal/mol,Å.", show_default="auto")
-]
-COMMON = {
-    "json": (Path | None, None, typer.Option("--json", help="Write figures, times and versions as JSON; -: print it.")),
-    "seed": (int, 0, typer.Option(help="Same seed, same result.")),
-    "device": (str, "cpu", typer.Option(help="Where to compute: cpu, cuda, cuda:1, …")),
-    "force": (bool, False, typer.Option("--force", help="Replace files that exist.")),
-}
-
-
-class Commands(TyperGroup):
-    """Commands that answer bad input with one line and exit code 2."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; an error that bayesmol or the system raises on purpose needs no traceback."""
-        try:
-            return super().invoke(ctx)
-        except (BayesmolError, OSError) as error:
-            line = escape(" ".join(str(error).split()))
-            Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] [red]{line}[/]", highlight=False)
-            raise typer.Exit(2) from error
-
-
 app = typer.Typer(cls=Commands, epilog="Start with: bayesmol quickstart", no_args_is_help=True, add_completion=False)
+command = commands(app)
 
 
 def _version(asked: bool) -> bool:
@@ -76,33 +51,6 @@ Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=
 @app.callback()
 def _main(_: Version = False) -> None:
     """Bayesian machine learning for molecular simulation: every number with an error bar that holds."""
-
-
-def command(epilog: str = "") -> Callable[[Callable[..., Study]], Callable[..., None]]:
-    """Register a function ``(study, …) -> Study`` as a command with the options that all commands have."""
-
-    def register(function: Callable[..., Study]) -> Callable[..., None]:
-        def run(*, json: Path | None, force: bool, **given: Any) -> None:
-            checked_device(given["device"])
-            for option, path in (("--out", given.get("out")), ("--json", json)):
-                if path is not None and (option, path) != ("--json", Path("-")):
-                    check_output(option, path, force=force)
-            study = Study("bayesmol", function.__name__, given, console=Console(stderr=json == Path("-")))
-            function(study, **{name: value for name, value in given.items() if name not in COMMON}).finish(json)
-
-        own = list(inspect.signature(function).parameters.values())[1:]
-        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
-        for name, (kind, default, option) in COMMON.items():
-            hint = Annotated[kind, option]
-            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint))
-        run.__signature__ = inspect.Signature(parameters)
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        paragraphs = inspect.getdoc(function).split("\n\n")
-        text = "\n\n".join(part if "\b" in part else " ".join(part.split()) for part in paragraphs)
-        app.command(function.__name__, help=text, epilog=epilog)(run)
-        return run
-
-    return register
 
 
 @command(epilog="Next: bayesmol certify MODEL CALIBRATION --out FILE")
@@ -200,22 +148,32 @@ def predict(study: Study, model: Fitted, structures: Data, out: Out, level: Leve
 
 
 @command()
-def evaluate(study: Study, model: Fitted, test: Data, units: Units = "") -> Study:
+def evaluate(study: Study, model: Judged, test: Optional = None, units: Units = "", figures: Pictures = None) -> Study:
     """Compare predictions with labels: how accurate they are, and whether the error bars are true.
 
-    Each figure has a standard error by a bootstrap over structures. Coverages are those of 90 % intervals.
+    Of a MODEL and labelled frames: figures with standard errors by a bootstrap over structures; coverages are those of
+    90 % intervals. Of predictions alone, by any program: every statistic with its 95 % interval, with what it would be
+    if the error bars were exactly true, and a verdict with 5 % false alarms. These are a csv with columns mean,
+    stddev, truth, and, if there are any, error (of the label), group (of dependent rows) and what else to judge along;
+    or structures with energy_stddev and REF_energy, forces_stddev and REF_forces, as predict writes them.
 
     Examples:
 
     \b
     bayesmol evaluate certified.bm test.extxyz
     bayesmol evaluate certified.bm rmd17/ethanol/test --json figures.json
+    bayesmol evaluate predicted.extxyz --figures plots --json -
+    bayesmol evaluate predictions.csv --units kcal/mol
     """
+    if test is None:
+        return judging.judge(study, model, unit=units, figures=figures)
     known, labelled = _loaded(study, model), _data(study, test, units)
     with study.stage("predict"):
         prediction = known.predict(labelled.structures)
     with study.stage("evaluate"):
         study.judge(prediction, labelled, seed=study.settings["seed"])
+    if figures is not None:
+        judging.draw(study, prediction, labelled, figures)
     study.add("predict_cpu_milliseconds", 1000 * study.cpu_seconds["predict"] / len(labelled), "ms/structure")
     study.notes.append(f"tested on {_cited(labelled, test)}")
     return study
@@ -268,16 +226,6 @@ def quickstart(study: Study, folder: Folder = Path("quickstart")) -> Study:
     story.quickstart(folder, study)
     study.notes.append(f"read {folder / story.FILES['report']}")
     return study
-
-
-def check_output(option: str, path: Path, *, force: bool = False) -> None:
-    """Raise :class:`DataError` if ``path`` cannot be written, or would replace what no run makes again."""
-    folder = path.resolve().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise DataError(expected(option, "a file in a folder that can be written", path))
-    old = path.read_bytes() if path.exists() else b""
-    if old and not force and not (option == "--json" and b'"study": "bayesmol"' in old[:99]):
-        raise DataError(expected(option, "a new file", f"{path}, which exists", "--force replaces it"))
 
 
 def _data(study: Study, name: str, units: str) -> Labelled:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 import bayesmol as bm
-from bayesmol.calibration import coverage_band, evaluate, plots, separation
+from bayesmol.calibration import coverage_band, plots, separation, summary
 from bayesmol.data import Labelled
 from bayesmol.errors import DataError, expected
 from bayesmol.posterior import Prediction
@@ -106,7 +106,7 @@ def quickstart(
     with study.stage("predict", f"predicted {sizes[2]} unseen frames with intervals"):
         _ = test.prediction
     with study.stage("evaluate", "compared them with their labels"):
-        for name, estimate in evaluate(test.prediction, unseen, seed=seed).items():
+        for name, estimate in summary(test.prediction, unseen, seed=seed).items():
             study.add(name, estimate)
     probes = {name: Assessed(certified, bm.data.load(f"ethanol/{name}").to(device)) for name in ("h-removal", "dimers")}
     with study.stage("probe", "asked where the model may be trusted"):

@@ -23,7 +23,7 @@ from rich.table import Table
 from scipy import stats
 
 from bayesmol import __version__
-from bayesmol.calibration import evaluate
+from bayesmol.calibration import summary
 from bayesmol.data import Labelled
 from bayesmol.errors import DataError, expected
 from bayesmol.posterior import Estimate, Prediction
@@ -146,7 +146,7 @@ class Study:
 
     def judge(self, prediction: Prediction, labelled: Labelled, *, seed: int, prefix: str = "") -> None:
         """Keep the figures of a prediction against labels, and the rate of alarms where there is a domain."""
-        for name, estimate in evaluate(prediction, labelled, seed=seed).items():
+        for name, estimate in summary(prediction, labelled, seed=seed).items():
             self.add(prefix + name, estimate)
         if prediction.inside is not None:
             self.add(f"{prefix}false_alarm_rate", proportion(int((~prediction.inside).sum()), len(prediction)))

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "testing": GROUND | BELOW,
     **{family: GROUND | BELOW | {"inference"} for family in FAMILIES},
 }
-ABOVE = {"certified", "persistence", "cli", "quickstart", "report", "__init__", "__main__"}
+ABOVE = {"certified", "persistence", "cli", "judging", "options", "quickstart", "report", "__init__", "__main__"}
 OWNERS = {
     "arviz": ["posterior/arviz.py"],
     "botorch": ["acquisition/botorch.py"],

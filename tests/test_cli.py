@@ -56,6 +56,16 @@ def test_help_lists_the_commands_and_the_version():
     assert run("--version").output.strip() == f"bayesmol {bm.__version__}"
 
 
+def test_evaluate_judges_what_predict_wrote(folder):
+    assert run(f"predict {folder}/certified.bm rmd17/ethanol@100:130 --out {folder}/p.extxyz").exit_code == 0
+    result = run(f"evaluate {folder}/p.extxyz --json -")
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert {"energy_crps", "force_crps", "force_energy_score", "energy_coverage_90"} <= set(content["figures"])
+    assert set(content["settings"]["reports"]["force"]["local"]) == {"stddev", "mean", "species"}
+    refused(f"evaluate {folder}/certified.bm", "TEST", "labelled frames")
+
+
 def test_fit_reports_what_leaving_out_says(folder):
     content = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     assert (content["study"], content["command"]) == ("bayesmol", "fit")
@@ -95,7 +105,7 @@ def test_evaluate_has_the_figures_of_the_library(folder):
     result = run(f"evaluate {folder}/certified.bm rmd17/ethanol@100:130 --json -")
     found = json.loads(result.stdout)
     test = bm.data.load("rmd17/ethanol")[100:130]
-    expected = bm.calibration.evaluate(bm.load(folder / "certified.bm").predict(test.structures), test)
+    expected = bm.calibration.summary(bm.load(folder / "certified.bm").predict(test.structures), test)
     assert {name: float(estimate.value) for name, estimate in expected.items()}.items() <= found["figures"].items()
     assert found["standard_errors"]["force_mae"] == float(expected["force_mae"].standard_error)
     assert "false_alarm_rate" in found["figures"]

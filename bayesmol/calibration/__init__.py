@@ -1,7 +1,13 @@
 """Is the uncertainty true? Figures of merit, exact reference bands, recalibration and conformal intervals."""
 
-from bayesmol.calibration.conformal import ConformalRule, SplitConformal, StructureConformal
-from bayesmol.calibration.evaluation import evaluate, figures
+from bayesmol.calibration.conformal import Conformal, QuantileRule, mapie_estimator
+from bayesmol.calibration.cross import CrossConformal, CrossRule, cross_bound, cross_interval
+from bayesmol.calibration.distances import energy_distance, replicates, wasserstein_distance
+from bayesmol.calibration.evaluation import figures, summary
+from bayesmol.calibration.full import FullConformal, FullRule
+from bayesmol.calibration.inputs import predictive
+from bayesmol.calibration.jackknife import Jackknife, JackknifeAfterBootstrap
+from bayesmol.calibration.local import Local, worst_slab_coverage
 from bayesmol.calibration.metrics import (
     auroc,
     coverage,
@@ -13,27 +19,72 @@ from bayesmol.calibration.metrics import (
     separation,
     z_std,
 )
-from bayesmol.calibration.recalibration import recalibrated, variance_factors
-from bayesmol.calibration.reference import binomial_band, bootstrap_standard_error, coverage_band
+from bayesmol.calibration.observed import Observed, paired
+from bayesmol.calibration.probabilities import BrierDecomposition, brier_decomposition
+from bayesmol.calibration.recalibration import Recalibration, Recalibrator
+from bayesmol.calibration.reference import binomial_band, bootstrap_standard_error, coverage_band, uniform_band
+from bayesmol.calibration.regressors import GaussianProcess, Ridge
+from bayesmol.calibration.report import Report, Statistic, evaluate
+from bayesmol.calibration.rules import ConformalRule
+from bayesmol.calibration.systems import ConformalDistribution, ConformalSystem, OutwardQuantiles, PredictiveSystem
+from bayesmol.calibration.vector_scores import energy_scores, variogram_scores
+from bayesmol.calibration.vectors import ConformalRegion, Region, RegionRule
+from bayesmol.calibration.verdict import Finding, Verdict
 
 __all__ = [
+    "BrierDecomposition",
+    "Conformal",
+    "ConformalDistribution",
+    "ConformalRegion",
     "ConformalRule",
-    "SplitConformal",
-    "StructureConformal",
+    "ConformalSystem",
+    "CrossConformal",
+    "CrossRule",
+    "Finding",
+    "FullConformal",
+    "FullRule",
+    "GaussianProcess",
+    "Jackknife",
+    "JackknifeAfterBootstrap",
+    "Local",
+    "Observed",
+    "OutwardQuantiles",
+    "PredictiveSystem",
+    "QuantileRule",
+    "Recalibration",
+    "Recalibrator",
+    "Region",
+    "RegionRule",
+    "Report",
+    "Ridge",
+    "Statistic",
+    "Verdict",
     "auroc",
     "binomial_band",
     "bootstrap_standard_error",
+    "brier_decomposition",
     "coverage",
     "coverage_band",
+    "cross_bound",
+    "cross_interval",
     "crps",
+    "energy_distance",
+    "energy_scores",
     "evaluate",
     "figures",
+    "mapie_estimator",
     "mean_absolute_error",
     "miscalibration_area",
     "nll",
-    "recalibrated",
+    "paired",
+    "predictive",
+    "replicates",
     "root_mean_square_error",
     "separation",
-    "variance_factors",
+    "summary",
+    "uniform_band",
+    "variogram_scores",
+    "wasserstein_distance",
+    "worst_slab_coverage",
     "z_std",
 ]

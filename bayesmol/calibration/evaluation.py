@@ -15,13 +15,13 @@ from bayesmol.data import Labelled
 from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.posterior import Estimate, Gaussian, Posterior, Prediction
 
-__all__ = ["evaluate", "figures"]
+__all__ = ["figures", "summary"]
 
 LEVEL = 0.9
 Columns = tuple[Tensor, ...]
 
 
-def evaluate(
+def summary(
     prediction: Prediction, labelled: Labelled, *, resamples: int = 200, seed: int | torch.Generator = 0
 ) -> dict[str, Estimate]:
     """Figures of the energies and forces of a prediction: accuracy, and whether the uncertainty is true.

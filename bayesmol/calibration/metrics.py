@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmol.errors import DataError, ShapeError, expected
-from bayesmol.posterior import Estimate, Gaussian, Interval, Posterior
+from bayesmol.posterior import Draws, Estimate, Gaussian, Interval, Laplace, Posterior, StudentT
 
 __all__ = [
     "auroc",
@@ -109,11 +109,12 @@ def standardised(posterior: Posterior, truth: Float[Tensor, "*shape"]) -> Float[
     Raises
     ------
     DataError
-        If a standard deviation is zero or a label is not finite.
+        If a standard deviation is zero or infinite, or a label is not finite.
     """
     truth = _checked(posterior, truth)
-    if not bool((posterior.variance > 0).all()):
-        raise DataError(expected("posterior", "positive variances", "zeros", "include the noise of the labels"))
+    if not bool(((posterior.variance > 0) & torch.isfinite(posterior.variance)).all()):
+        remedy = "include the noise of the labels"
+        raise DataError(expected("posterior", "positive finite variances", "zeros or infinity", remedy))
     return (truth.double() - posterior.mean.double()) / posterior.stddev.double()
 
 
@@ -124,7 +125,8 @@ def pointwise_crps(
 
     .. math:: \mathrm{CRPS}(F, y) = \int \bigl( F(x) - 1\{y \le x\} \bigr)^2 \mathrm dx,
 
-    analytic for a :class:`~bayesmol.posterior.Gaussian`, else the unbiased estimate from ``size`` draws.
+    analytic for a :class:`~bayesmol.posterior.Gaussian`, :class:`~bayesmol.posterior.StudentT` and
+    :class:`~bayesmol.posterior.Laplace`, else the unbiased estimate from ``size`` draws, or from the draws themselves.
 
     References
     ----------
@@ -135,7 +137,16 @@ def pointwise_crps(
     truth = _checked(posterior, truth)
     if isinstance(posterior, Gaussian):
         return scoringrules.crps_normal(truth, posterior.mean, posterior.stddev, backend="torch")
-    draws = posterior.sample(size, seed=seed)
+    if isinstance(posterior, Laplace | StudentT):
+        parts = [part.numpy(force=True) for part in (truth, posterior.location, posterior.scale)]
+        if isinstance(posterior, StudentT):
+            if not bool((posterior.degrees > 1).all()):
+                raise DataError(expected("posterior", "more than one degree of freedom", "an infinite CRPS", "use nll"))
+            parts.insert(1, posterior.degrees.numpy(force=True))
+            return torch.from_numpy(scoringrules.crps_t(*parts)).to(posterior.location)
+        return torch.from_numpy(scoringrules.crps_laplace(*parts)).to(posterior.location)
+    equal = isinstance(posterior, Draws) and posterior.log_weights is None
+    draws = posterior.values.flatten(0, 1) if equal else posterior.sample(size, seed=seed)
     return scoringrules.crps_ensemble(truth, draws, m_axis=0, estimator="pwm", backend="torch")
 
 

@@ -18,7 +18,7 @@ from bayesmol.posterior import Interval, Posterior, Prediction
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Quantity", "domain_scores", "parity", "quantities", "reliability", "scan", "width"]
+__all__ = ["Quantity", "domain_scores", "panels", "parity", "quantities", "reliability", "scan", "width"]
 
 LEVELS = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
 SHOWN = 1000  # points of a scatter plot
@@ -66,7 +66,7 @@ def quantities(prediction: Prediction, labelled: Labelled) -> list[Quantity]:
 
 def parity(*quantities: Quantity, level: float = 0.9) -> Figure:
     """Prediction against label, and below the error with its interval; of many entries an even selection is shown."""
-    figure, axes = _panels((7.2, 4.6), 2, len(quantities), height_ratios=[2, 1.2], sharex="col")
+    figure, axes = panels((7.2, 4.6), 2, len(quantities), height_ratios=[2, 1.2], sharex="col")
     for (top, bottom), quantity in zip(axes.T, quantities, strict=True):
         _parity(top, bottom, quantity, level)
     return figure
@@ -78,7 +78,7 @@ def reliability(*quantities: Quantity) -> Figure:
     The band holds 99 % of the curves, level by level, of a true posterior of independent labels; it is drawn where
     each structure has one label.
     """
-    figure, axes = _panels(SIZE, 1, len(quantities))
+    figure, axes = panels(SIZE, 1, len(quantities))
     for panel, quantity in zip(axes.flat, quantities, strict=True):
         plain, truth = quantity.posterior.with_rule(None), quantity.truth
         if truth.ndim == 1:
@@ -102,7 +102,7 @@ def width(*quantities: Quantity, bins: int = 12) -> Figure:
 
     Bars are standard errors by a bootstrap over structures.
     """
-    figure, axes = _panels(SIZE, 1, len(quantities))
+    figure, axes = panels(SIZE, 1, len(quantities))
     for panel, quantity in zip(axes.flat, quantities, strict=True):
         predicted, observed, errors = _binned(quantity, bins)
         unit = quantity.posterior.unit
@@ -123,7 +123,7 @@ def domain_scores(
     groups
         Name → scores, and which rows are known to be predicted wrongly (in red), or ``None``.
     """
-    figure, axes = _panels((7.2, 1.2 + 0.7 * len(groups)), 1, 1)
+    figure, axes = panels((7.2, 1.2 + 0.7 * len(groups)), 1, 1)
     panel = axes.flat[0]
     finite = torch.cat([scores[scores.isfinite()] for scores, _ in groups.values()])
     logarithmic, largest = bool((finite > 0).all()) and threshold > 0, float(finite.max())
@@ -157,7 +157,7 @@ def scan(
     level: float = 0.9,
 ) -> Figure:
     """Predicted and true energy along a path, relative to the lowest true one; points outside of the domain in red."""
-    figure, axes = _panels(SIZE, 1, 1)
+    figure, axes = panels(SIZE, 1, 1)
     panel, zero, interval = axes.flat[0], truth.min(), posterior.interval(level)
     order = coordinate.argsort()
     columns = (coordinate, truth - zero, posterior.mean - zero, interval.lower - zero, interval.upper - zero)
@@ -174,7 +174,8 @@ def scan(
     return figure
 
 
-def _panels(size: tuple[float, float], rows: int, columns: int, **options: Any) -> tuple[Figure, Any]:
+def panels(size: tuple[float, float], rows: int, columns: int, **options: Any) -> tuple[Figure, Any]:
+    """Empty panels of a figure of this size in inches."""
     from matplotlib.figure import Figure
 
     if columns < 1:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy import stats
@@ -12,7 +13,14 @@ from bayesmol.errors import DataError, expected
 from bayesmol.inference.random import generator
 from bayesmol.posterior.interval import checked_level
 
-__all__ = ["binomial_band", "bootstrap_standard_error", "conformal_rank", "coverage_band", "resampled_counts"]
+__all__ = [
+    "binomial_band",
+    "bootstrap_standard_error",
+    "conformal_rank",
+    "coverage_band",
+    "resampled_counts",
+    "uniform_band",
+]
 
 
 def conformal_rank(count: int, level: float) -> int:
@@ -49,6 +57,32 @@ def coverage_band(n_calibration: int, n_test: int, level: float, confidence: flo
 def binomial_band(n_test: int, level: float, confidence: float = 0.99) -> tuple[float, float]:
     """Exact band of the coverage of intervals that have ``level`` by construction, on ``n_test`` independent labels."""
     return _central(stats.binom(_size(n_test), checked_level(level)), n_test, confidence)
+
+
+def uniform_band(
+    count: int, points: int = 50, confidence: float = 0.95, *, resamples: int = 4000
+) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"], Float[Tensor, " points"]]:
+    r"""Band that holds the whole distribution function of ``count`` independent uniform numbers.
+
+    At each of the points between 0 and 1 the band is a binomial interval; its level is chosen, from simulated
+    distribution functions, so that all of them hold together with probability ``confidence``.
+
+    Returns
+    -------
+    Points, lower and upper end at each.
+
+    References
+    ----------
+    Säilynoja, Bürkner, Vehtari, Stat. Comput. 32, 32 (2022), section 2.2 (simulation).
+    """
+    places = np.arange(1, points) / points
+    draws = np.random.default_rng(0).multinomial(_size(count), np.full(points, 1 / points), size=resamples)
+    reached = draws.cumsum(1)[:, :-1]
+    law = stats.binom(count, places)
+    tail = 2 * np.minimum(law.cdf(reached), law.sf(reached - 1)).min(1)
+    outside = np.quantile(tail, 1 - confidence)
+    ends = (law.ppf(outside / 2) / count, law.ppf(1 - outside / 2) / count)
+    return torch.from_numpy(places), torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
 
 
 def resampled_counts(

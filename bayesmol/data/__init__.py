@@ -3,6 +3,7 @@
 from bayesmol.data.bundled import load, names
 from bayesmol.data.io import read, write
 from bayesmol.data.labelled import Labelled, Source
+from bayesmol.data.predicted import Predicted, read_predictions
 from bayesmol.data.structures import Structures
 
-__all__ = ["Labelled", "Source", "Structures", "load", "names", "read", "write"]
+__all__ = ["Labelled", "Predicted", "Source", "Structures", "load", "names", "read", "read_predictions", "write"]

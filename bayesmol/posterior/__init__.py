@@ -5,7 +5,23 @@ from bayesmol.posterior.draws import Draws
 from bayesmol.posterior.estimate import Estimate
 from bayesmol.posterior.gaussian import Gaussian
 from bayesmol.posterior.interval import Interval
+from bayesmol.posterior.location_scale import Laplace, StudentT
 from bayesmol.posterior.mixture import Mixture
 from bayesmol.posterior.prediction import Prediction
+from bayesmol.posterior.quantiles import Quantiles
+from bayesmol.posterior.recalibrated import Recalibrated
 
-__all__ = ["Draws", "Estimate", "Gaussian", "Interval", "IntervalRule", "Mixture", "Posterior", "Prediction"]
+__all__ = [
+    "Draws",
+    "Estimate",
+    "Gaussian",
+    "Interval",
+    "IntervalRule",
+    "Laplace",
+    "Mixture",
+    "Posterior",
+    "Prediction",
+    "Quantiles",
+    "Recalibrated",
+    "StudentT",
+]

@@ -106,7 +106,7 @@ class Posterior(ABC):
         """
         levels = torch.as_tensor(p, dtype=torch.float64)
         values = [self._quantile(checked_level(level)) for level in levels.flatten().tolist()]
-        return torch.stack(values).reshape(*levels.shape, *self.shape)
+        return torch.stack(values).reshape((*levels.shape, *self.shape))
 
     def cdf(self, value: float | Float[Tensor, "*sample_shape"]) -> Float[Tensor, "*sample_shape"]:
         """Probability that each entry is at most ``value``; leading axes of ``value`` are kept."""

@@ -103,8 +103,7 @@ class Mixture(Posterior):
         return Mixture(self.means[:, index], self.variances[:, index], self._weights, unit=self.unit, rule=self.rule)
 
     def _cdf(self, value: Tensor) -> Tensor:
-        parts = [w * self._members[k].cdf(value) for k, w in enumerate(self._weights)]
-        return torch.stack(parts).sum(0)
+        return sum(w * self._members[k].cdf(value) for k, w in enumerate(self._weights))
 
     def _log_prob(self, value: Tensor) -> Tensor:
         parts = [w.log() + self._members[k].log_prob(value) for k, w in enumerate(self._weights)]

@@ -5,18 +5,17 @@ import torch
 from ase import Atoms
 
 from bayesmol.calibration import (
-    SplitConformal,
-    StructureConformal,
+    Conformal,
     binomial_band,
     bootstrap_standard_error,
     coverage,
     crps,
-    evaluate,
     figures,
     mean_absolute_error,
     miscalibration_area,
     nll,
     root_mean_square_error,
+    summary,
     z_std,
 )
 from bayesmol.data import Labelled, Structures
@@ -46,7 +45,7 @@ def case():
 
 def test_names_values_and_units(case):
     prediction, labelled = case
-    found = evaluate(prediction, labelled)
+    found = summary(prediction, labelled)
     assert set(found) == {f"{kind}_{name}" for kind in ("energy", "force") for name in FIGURES}
     for kind, posterior, truth in (
         ("energy", prediction.energy, labelled.energies),
@@ -69,7 +68,7 @@ def test_names_values_and_units(case):
 
 def test_standard_errors_are_a_bootstrap_over_structures(case):
     prediction, labelled = case
-    found = evaluate(prediction, labelled, resamples=2000)
+    found = summary(prediction, labelled, resamples=2000)
     structure = torch.repeat_interleave(torch.arange(40), prediction.pointer.diff())
     groups = structure.unsqueeze(1).expand(-1, 3)
     for name, metric in {
@@ -86,15 +85,15 @@ def test_standard_errors_are_a_bootstrap_over_structures(case):
 
 def test_conformal_figures_use_the_rule_and_predictive_ones_do_not(case):
     prediction, labelled = case
-    bare = evaluate(prediction, labelled)
-    energy_rule = SplitConformal().fit(prediction.energy, labelled.energies)
-    force_rule = StructureConformal(simultaneous=True).fit(prediction.forces, labelled.forces, prediction.pointer)
+    bare = summary(prediction, labelled)
+    energy_rule = Conformal().fit(prediction.energy, labelled)
+    force_rule = Conformal(unit="structure", simultaneous=True).fit(prediction.forces, labelled)
     ruled = Prediction(
         energy=prediction.energy.with_rule(energy_rule),
         forces=prediction.forces.with_rule(force_rule),
         pointer=prediction.pointer,
     )
-    found = evaluate(ruled, labelled)
+    found = summary(ruled, labelled)
     assert set(found) - set(bare) == {"energy_conformal_90", "force_conformal_90"}
     assert all(found[name].value == bare[name].value for name in bare)
     inside = ruled.forces.interval(0.9).covered(labelled.forces)
@@ -109,13 +108,13 @@ def test_frames_without_forces_are_left_out(case):
     rows = torch.repeat_interleave(has_forces, prediction.pointer.diff())
     forces = torch.where(rows.unsqueeze(1), labelled.forces, 0.0)
     partly = Labelled(structures=labelled.structures, energies=labelled.energies, forces=forces, has_forces=has_forces)
-    found = evaluate(prediction, partly)
+    found = summary(prediction, partly)
     expected = mean_absolute_error(prediction.forces[rows], labelled.forces[rows])
     assert float(found["force_mae"].value) == pytest.approx(float(expected))
     assert float(found["force_mae"].effective_sample_size) == 10
     assert float(found["energy_mae"].effective_sample_size) == 40
     none = Labelled(structures=labelled.structures, energies=labelled.energies)
-    assert not any(name.startswith("force") for name in evaluate(prediction, none))
+    assert not any(name.startswith("force") for name in summary(prediction, none))
 
 
 def test_labels_with_standard_errors_widen_the_predictive_distribution():
@@ -136,8 +135,8 @@ def test_labels_with_standard_errors_widen_the_predictive_distribution():
 def test_bad_input(case):
     prediction, labelled = case
     with pytest.raises(ShapeError, match="40 structures"):
-        evaluate(prediction, labelled[:10])
+        summary(prediction, labelled[:10])
     with pytest.raises(DataError, match="energies or forces"):
-        evaluate(Prediction(prediction.energy, prediction.forces, prediction.pointer), Labelled(labelled.structures))
+        summary(Prediction(prediction.energy, prediction.forces, prediction.pointer), Labelled(labelled.structures))
     one = figures(prediction.energy[:1], labelled.energies[:1], groups=torch.zeros(1, dtype=torch.long))
     assert float(one["mae"].standard_error) == math.inf

@@ -13,12 +13,13 @@ from bayesmol.calibration.metrics import (
     mean_absolute_error,
     miscalibration_area,
     nll,
+    pointwise_crps,
     root_mean_square_error,
     separation,
     z_std,
 )
 from bayesmol.errors import DataError, ShapeError
-from bayesmol.posterior import Gaussian, Interval, Mixture
+from bayesmol.posterior import Draws, Gaussian, Interval, Laplace, Mixture, StudentT
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_bad_input(sample):
         crps(posterior, truth.clone().fill_(math.nan))
     with pytest.raises(ShapeError, match="weights"):
         z_std(posterior, truth, torch.ones(3))
-    with pytest.raises(DataError, match="positive variances"):
+    with pytest.raises(DataError, match="positive finite variances"):
         z_std(Gaussian(torch.zeros(2), torch.zeros(2), unit="eV"), torch.ones(2))
     with pytest.raises(DataError, match="positives and negatives"):
         auroc(torch.arange(3.0), torch.ones(3, dtype=torch.bool))
@@ -151,3 +152,20 @@ def test_separation_counts_ties_half_and_takes_infinite_scores():
     assert float(separation(strange, usual).value) == pytest.approx(float(auroc(scores, positives)))
     assert float(separation(usual + 10, usual).standard_error) == 0
     assert torch.isinf(separation(strange[:1], usual).standard_error)
+
+
+@pytest.mark.parametrize("law", ["student", "laplace"])
+def test_crps_of_heavier_tails_agrees_with_draws(law):
+    location, scale = torch.tensor([0.0, 1.0], dtype=torch.float64), torch.tensor([1.0, 0.5], dtype=torch.float64)
+    posterior = StudentT(location, scale, 4.0, unit="eV") if law == "student" else Laplace(location, scale, unit="eV")
+    truth = torch.tensor([0.3, 2.0], dtype=torch.float64)
+    draws = Draws(posterior.sample(100_000, seed=0)[None], unit="eV")
+    assert torch.allclose(pointwise_crps(posterior, truth), pointwise_crps(draws, truth), atol=0.01)
+
+
+def test_crps_without_mean_and_z_without_variance_are_refused():
+    zero, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    with pytest.raises(DataError, match="degree"):
+        crps(StudentT(zero, one, 1.0, unit="eV"), zero)
+    with pytest.raises(DataError, match="finite variances"):
+        z_std(StudentT(zero, one, 2.0, unit="eV"), zero)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bayesmol.calibration import SplitConformal, plots
+from bayesmol.calibration import Conformal, plots
 from bayesmol.data import Labelled, Structures
 from bayesmol.errors import DataError
 from bayesmol.posterior import Gaussian, Prediction
@@ -17,7 +17,7 @@ def quantities(normal):
     energy = Gaussian(truth + 0.1 * normal(FRAMES), torch.full((FRAMES,), 0.01).double(), unit="eV")
     spread = 0.1 * (0.3 * normal(FRAMES * ATOMS, 3)).exp()
     force = Gaussian(forces + spread * normal(FRAMES * ATOMS, 3), spread**2, unit="eV/Å")
-    rule = SplitConformal().fit(energy, truth)
+    rule = Conformal().fit(energy, truth)
     index = torch.arange(FRAMES)
     return (
         plots.Quantity("energies", energy.with_rule(rule), truth, index),
@@ -51,7 +51,7 @@ def test_parity_shows_errors_with_their_intervals(quantities):
 
 def test_infinite_intervals_are_drawn_without_bars(quantities):
     energies = quantities[0]
-    few = SplitConformal().fit(energies.posterior.with_rule(None)[:5], energies.truth[:5])
+    few = Conformal().fit(energies.posterior.with_rule(None)[:5], energies.truth[:5])
     drawn(plots.parity(plots.Quantity("energies", energies.posterior.with_rule(few), energies.truth, energies.groups)))
 
 

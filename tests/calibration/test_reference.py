@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -10,6 +11,7 @@ from bayesmol.calibration.reference import (
     conformal_rank,
     coverage_band,
     resampled_counts,
+    uniform_band,
 )
 from bayesmol.errors import DataError
 
@@ -78,3 +80,15 @@ def test_bad_input():
         binomial_band(100, 0.9, 95)
     with pytest.raises(DataError, match="n_test"):
         coverage_band(100, 0, 0.9)
+
+
+@pytest.mark.parametrize("count", [20, 300, 5000])
+def test_the_band_holds_whole_distribution_functions(count):
+    places, low, high = (part.numpy() for part in uniform_band(count))
+    source = np.random.default_rng(1)
+    held = 0
+    for _ in range(1000):
+        reached = np.searchsorted(np.sort(source.random(count)), places, side="right") / count
+        held += bool(((low <= reached) & (reached <= high)).all())
+    # binomial counts are discrete: with few the band is wider than it must be
+    assert 930 <= held <= (1000 if count < 100 else 970)
