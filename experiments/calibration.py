@@ -142,8 +142,8 @@ def study(
 ) -> None:
     """Models with uncertainty, with and without recalibration, on frozen tasks; "better" only by paired intervals."""
     found = Study("calibration", "study", context.params, packages=("torch", "scikit-learn", "gpytorch", "pyro-ppl"))
-    calibration_study.benchmark(found, tables=tables, cache=cache, tasks=tasks, models=models, seeds=seeds)
-    found.finish(json)
+    records = calibration_study.benchmark(found, tables=tables, cache=cache, tasks=tasks, models=models, seeds=seeds)
+    calibration_study.finish(found, records, json)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Benchmark of models with uncertainties on frozen tasks: raw, recalibrated and conformal, with paired intervals.
 
 A result is one task, seed and model. Results are kept in a file of JSON lines that is complete or absent at any moment,
-so a study that was killed goes on where it was; a result is used again only for the same data and the same settings.
+so a study that was killed goes on where it was. A result is used again for the same data, settings and version only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from calibration_comparison import Comparison, Values, compared, null_rate, over_tasks, pooled, ranks
+from calibration_comparison import Cell, Comparison, Values, compared, null_rate, over_tasks, pooled, ranks
 from calibration_forests import ForestJackknife, ForestSpread, QuantileForest
 from calibration_inference import Nuts, Variational
 from calibration_models import ExactGP, Model, Ridge, SparseGP
@@ -24,6 +24,7 @@ from calibration_tasks import Task, available
 from rich.console import Console
 from rich.table import Table
 
+from bayesmol import __version__
 from bayesmol.errors import DataError, expected
 from bayesmol.progress import progress
 from bayesmol.report import Study, write_text
@@ -149,18 +150,18 @@ def summarise(study: Study, records: Sequence[Record]) -> None:
         study.add("better_rate_of_exchanged_methods", null_rate([c.gaps for c in found if c.tasks > 1], seed=0))
 
 
-def cells(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Values]]:
+def cells(records: Sequence[Record]) -> dict[Cell, dict[str, Values]]:
     """Values by task and seed of each figure, for each model and method; only results that have it."""
-    found: dict[tuple[str, str], dict[str, Values]] = {}
-    order = list(MODELS)
-    for record in sorted(records, key=lambda one: order.index(one["model"]) if one["model"] in order else len(order)):
+    found: dict[Cell, dict[str, Values]] = {}
+    for record in records:
         for method, figures in record["methods"].items():
             own = found.setdefault((record["model"], method), {name: {} for name in (*METRICS, "coverage_gap")})
             for metric in METRICS:
                 if figures.get(metric) is not None:
                     own[metric][record["task"], record["seed"]] = figures[metric]
             own["coverage_gap"][record["task"], record["seed"]] = abs(figures["coverage_90"] - LEVEL)
-    return found
+    models = list(dict.fromkeys([*MODELS, *(model for model, _ in found)]))
+    return {cell: found[cell] for cell in product(models, METHODS) if cell in found}
 
 
 def comparisons(records: Sequence[Record]) -> list[Comparison]:
@@ -178,25 +179,23 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     return found
 
 
-def mean_ranks(records: Sequence[Record]) -> dict[tuple[str, str], Values]:
+def mean_ranks(records: Sequence[Record]) -> dict[Cell, Values]:
     """Rank by CRPS among all models and methods, by task and seed."""
     return ranks({key: values["crps"] for key, values in cells(records).items() if values["crps"]})
 
 
 def table(records: Sequence[Record]) -> Table:
     """One row a model and method: mean ± standard error of each figure, and the mean rank by CRPS."""
-    found = Table(title="means over tasks (of means over seeds) ± standard error over tasks", title_justify="left")
-    found.add_column("model")
-    found.add_column("method")
-    for title in (*METRICS.values(), "rank"):
-        found.add_column(title, justify="right", no_wrap=True)
-    placed = mean_ranks(records)
-    before = ""
+    found = Table(title="mean over tasks (of means over seeds) ± standard error over tasks", title_justify="left")
+    for title in ("model", "method", "tasks", *METRICS.values(), "rank"):
+        found.add_column(title, justify="left" if title in ("model", "method") else "right", no_wrap=True)
+    placed, before = mean_ranks(records), ""
     for (model, method), values in cells(records).items():
         if model != before:
             found.add_section()
+        tasks = len({task for task, _ in values["coverage_90"]})
         columns = [values[metric] for metric in METRICS] + [placed.get((model, method), {})]
-        found.add_row("" if model == before else model, method, *map(_printed, columns))
+        found.add_row("" if model == before else model, method, str(tasks), *map(_printed, columns))
         before = model
     return found
 
@@ -219,17 +218,17 @@ def finish(study: Study, records: Sequence[Record], path: Path | None = None) ->
 def _printed(values: Values) -> str:
     if not values:
         return "–"
-    estimate = over_tasks(values)
-    error = float(estimate.standard_error)
-    return str(estimate) if math.isfinite(error) else f"{float(estimate.value):.3g}"
+    value, error = (float(getattr(over_tasks(values), part)) for part in ("value", "standard_error"))
+    return f"{value:.3g} ± {error:.1g}" if math.isfinite(error) else f"{value:.3g}"
 
 
 def _key(task: Task, seed: int, name: str, model: Model) -> Record:
-    return {"task": task.name, "fingerprint": task.fingerprint, "seed": seed, "model": name, "settings": repr(model)}
+    data = {"task": task.name, "fingerprint": task.fingerprint, "seed": seed}
+    return data | {"model": name, "settings": repr(model), "version": __version__}
 
 
 def _name(record: Record) -> str:
-    return json.dumps([record[part] for part in ("task", "fingerprint", "seed", "model", "settings")])
+    return json.dumps([record[part] for part in ("task", "fingerprint", "seed", "model", "settings", "version")])
 
 
 def _read(cache: Path | None) -> dict[str, Record]:

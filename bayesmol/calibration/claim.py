@@ -14,7 +14,7 @@ from torch import Tensor
 from bayesmol.calibration.metrics import pointwise_crps
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.random import generator
-from bayesmol.posterior import Draws, Gaussian, Posterior
+from bayesmol.posterior import Draws, Gaussian, Mixture, Posterior, Quantiles
 from bayesmol.posterior.estimate import kish
 
 __all__ = [
@@ -52,10 +52,17 @@ class Claim:
     _derived: dict[Callable[[Tensor], Tensor], Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        if not self.has_moments:
+            return
         variance = self.posterior.variance
         if not bool(((variance > 0) & torch.isfinite(variance)).all()):
             remedy = "include the noise of the labels"
             raise DataError(expected("posterior", "positive finite variances", "zeros, infinity or NaN", remedy))
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether mean and variance are known; of a few quantiles they are not."""
+        return not isinstance(self.posterior, Quantiles)
 
     @cached_property
     def mean(self) -> Float[Tensor, " entries"]:
@@ -116,10 +123,12 @@ class Claim:
         source = generator(seed, values.device)
         return Scores(self, values, probability_transform(self.posterior, values, seed=source).flatten())
 
-    def simulated(self, source: torch.Generator) -> Scores:
-        """Scores of labels that are drawn from the claim itself, with its correlations."""
-        values = self.posterior.sample(1, seed=source)[0]
-        return self.scores(values, seed=source)
+    def simulated(self, groups: Int[Tensor, " rows"], source: torch.Generator) -> Scores:
+        """Scores of labels that are drawn from the claim: structures apart, rows of one structure together."""
+        if not self.has_moments:
+            median = self.posterior.quantile(0.5)
+            return Scores(self, median, torch.rand(median.numel(), generator=source, dtype=torch.float64))
+        return self.scores(_drawn(self.posterior, groups, source), seed=source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,19 +219,45 @@ def probability_transform(
 
     Among M draws the rank of the label is uniform on 0 … M, and the transform is :math:`(\mathrm{rank} + V)/(M + 1)`
     with a uniform V from ``seed``: exactly uniform when the label is one more draw. For weighted draws M is Kish's
-    effective number.
+    effective number. Of known quantiles nothing is known between them, and the transform is uniform in the cell.
 
     References
     ----------
     Gneiting, Balabdaoui, Raftery, J. R. Stat. Soc. B 69, 243 (2007), section 3.1; Czado, Gneiting, Held,
     Biometrics 65, 1254 (2009), equation 1 (randomised).
     """
+    if isinstance(posterior, Quantiles):
+        return _within_cells(posterior, values, seed)
     if not isinstance(posterior, Draws):
         return posterior.cdf(values).double()
     chains, draws = posterior.values.shape[:2]
     count = chains * draws if posterior.log_weights is None else float(kish(posterior.log_weights))
     ties = torch.rand(values.shape, generator=generator(seed, values.device), dtype=torch.float64, device=values.device)
     return (count * posterior.cdf(values).double() + ties) / (count + 1)
+
+
+def _drawn(posterior: Posterior, groups: Int[Tensor, " rows"], source: torch.Generator) -> Float[Tensor, "*shape"]:
+    """A draw of each row; a joint draw of a mixture or of draws is of one member, which each structure has its own."""
+    if not isinstance(posterior, Draws | Mixture):
+        return posterior.sample(1, seed=source)[0]
+    weights = posterior.weights.flatten().double()
+    member = torch.multinomial(weights, int(groups.max()) + 1, replacement=True, generator=source)[groups]
+    rows = torch.arange(len(groups), device=groups.device)
+    if isinstance(posterior, Draws):
+        return posterior.values.flatten(0, 1)[member, rows]
+    mean, variance = posterior.means[member, rows], posterior.variances[member, rows]
+    normal = torch.randn(mean.shape, generator=source, dtype=mean.dtype, device=mean.device)
+    return mean + variance.sqrt() * normal
+
+
+def _within_cells(posterior: Quantiles, values: Tensor, seed: int | torch.Generator) -> Tensor:
+    """A random probability between those of the known quantiles next to each label."""
+    levels = torch.cat([posterior.levels.new_zeros(1), posterior.levels, posterior.levels.new_ones(1)]).double()
+    cell = (values > posterior.values).sum(0)
+    inside = torch.rand(
+        values.shape, generator=generator(seed, values.device), dtype=torch.float64, device=values.device
+    )
+    return levels[cell] + inside * (levels[cell + 1] - levels[cell])
 
 
 def ascending(values: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -56,7 +58,7 @@ class Observed:
 
 def paired(
     posterior: Posterior,
-    truth: Tensor | Labelled | Posterior,
+    truth: Any,
     *,
     groups: Int[Tensor, " rows"] | None = None,
     errors: Float[Tensor, " rows *shape"] | None = None,
@@ -66,9 +68,9 @@ def paired(
     Parameters
     ----------
     truth
-        Labels in the unit of the posterior; or a :class:`~bayesmol.data.Labelled`, whose energies, forces or stresses
-        are taken by the unit and the axes of the posterior; or a posterior, for labels that are distributions: its
-        mean is the label and its standard deviation the standard error.
+        Labels in the unit of the posterior, a tensor or what becomes one; or a :class:`~bayesmol.data.Labelled`, whose
+        energies, forces or stresses are taken by the unit and the axes of the posterior; or a posterior, for labels
+        that are distributions: its mean is the label and its standard deviation the standard error.
     groups
         Structure of each row; by default each row is one of its own (of a ``Labelled``: it knows).
     errors
@@ -88,7 +90,8 @@ def paired(
             raise DataError(expected("truth", f"labels in {posterior.unit!r}", repr(truth.unit), "convert them"))
         errors = truth.stddev if errors is None else errors
         truth = truth.mean
-    return posterior, _checked(posterior, truth, groups, errors, {})
+    values = truth if isinstance(truth, Tensor) else torch.as_tensor(np.asarray(truth), dtype=torch.float64)
+    return posterior, _checked(posterior, values, groups, errors, {})
 
 
 def predictive_of_labels(posterior: Posterior, errors: Float[Tensor, " rows *shape"] | None) -> Posterior:

@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from bayesmol.calibration.claim import Claim, Scores
+from bayesmol.calibration.inputs import predictive
 from bayesmol.calibration.local import Local, local, parts
 from bayesmol.calibration.observed import Observed, paired, predictive_of_labels
 from bayesmol.calibration.statistics import STATISTICS, confidence_interval, design_effect
@@ -150,19 +151,24 @@ class Report:
 
 
 def evaluate(
-    posterior: Posterior,
+    prediction: Any,
     truth: Tensor | Labelled | Posterior,
+    inputs: Any = None,
     *,
+    unit: str = "",
     groups: Int[Tensor, " rows"] | None = None,
     errors: Float[Tensor, " rows *shape"] | None = None,
-    condition_on: Sequence[str] = ("stddev",),
+    condition_on: Sequence[str] | None = None,
     conditions: Mapping[str, Shaped[Tensor, " rows"]] | None = None,
     seed: int = 0,
 ) -> Report:
-    """Compare what a posterior claims with labels.
+    """Compare what a prediction claims with labels.
 
     Parameters
     ----------
+    prediction, inputs, unit
+        A posterior, or whatever :func:`~bayesmol.calibration.predictive` makes one of: a pair of mean and standard
+        deviation, draws, quantiles, a distribution of another library, or a model with inputs.
     truth
         Labels in the unit of the posterior; or a :class:`~bayesmol.data.Labelled`, or a posterior of the labels (see
         :func:`~bayesmol.calibration.paired`). Labels with standard errors are compared with the claim widened by them.
@@ -172,7 +178,7 @@ def evaluate(
         Standard errors of the labels.
     condition_on
         Along what the calibration is judged locally: names among ``"stddev"``, ``"mean"`` and, of a ``Labelled``,
-        ``"species"`` and ``"atoms"``.
+        ``"species"`` and ``"atoms"``; of quantiles ``"median"``. By default the first of these.
     conditions
         What else to judge it along: name → one value a row, whole numbers being categories.
     seed
@@ -185,6 +191,7 @@ def evaluate(
         If shapes differ, a label is not finite, a standard deviation is zero, a condition is unknown, or there are
         fewer than eight structures.
     """
+    posterior = predictive(prediction, inputs, unit=unit, seed=seed)
     posterior, observed = paired(posterior, truth, groups=groups, errors=errors)
     if observed.structures < 8:
         raise DataError(expected("truth", "labels of at least 8 structures", observed.structures))
@@ -197,15 +204,14 @@ def evaluate(
 def _statistics(scores: Scores, observed: Observed, seed: int) -> dict[str, Statistic]:
     vectors = scores.values.ndim == 2 and scores.values.shape[1] == 3
     kinds = STATISTICS | (VECTOR_STATISTICS if vectors else {})
-    if type(scores.claim.posterior)._log_prob is Posterior._log_prob:
-        kinds = {name: kind for name, kind in kinds.items() if name != "nll"}  # a claim without density
+    kinds = {name: kind for name, kind in kinds.items() if kind.applies(scores)}
     found = {name: kind.function(scores) for name, kind in kinds.items()}
     source = generator(seed, scores.values.device)
     size = min(REPLICATES, max(LEAST, BUDGET // len(observed.owner)))
     with progress("simulating the reference", size) as advance:
         rows = []
         for _ in range(size):
-            simulated = scores.claim.simulated(source)
+            simulated = scores.claim.simulated(observed.groups, source)
             rows.append([kind.function(simulated).value for kind in kinds.values()])
             advance(1)
     columns = dict(zip(kinds, torch.tensor(rows, dtype=torch.float64).T, strict=True))
@@ -223,11 +229,13 @@ def _statistics(scores: Scores, observed: Observed, seed: int) -> dict[str, Stat
 
 
 def _along(
-    names: Sequence[str], conditions: Mapping[str, Tensor], scores: Scores, observed: Observed
+    names: Sequence[str] | None, conditions: Mapping[str, Tensor], scores: Scores, observed: Observed
 ) -> dict[str, Local]:
     """Local calibration along each condition."""
-    known = {"stddev": scores.claim.stddev, "mean": scores.claim.mean}
+    claim = scores.claim
+    known = {"stddev": claim.stddev, "mean": claim.mean} if claim.has_moments else {"median": claim.median}
     known |= {name: observed.spread(values) for name, values in observed.conditions.items()}
+    names = next(iter(known.items()))[:1] if names is None else names
     if isinstance(names, str) or not set(names) <= set(known):
         remedy = "a Labelled as truth knows more; hand in others as conditions"
         raise DataError(expected("condition_on", f"names among {', '.join(known)}", names, remedy))

@@ -96,7 +96,7 @@ def _spread(panel: Any, report: Report) -> None:
 def _discarding(panel: Any, report: Report) -> None:
     """Mean error of what is kept when the entries with the largest deviations are discarded."""
     scores, claim = report.scores, report.scores.claim
-    simulated = claim.simulated(generator(report.seed, scores.values.device))
+    simulated = claim.simulated(report.observed.groups, generator(report.seed, scores.values.device))
     curves = (
         ("by σ", _kept(scores.error.abs(), claim.order), GOOD, "-"),
         ("if true", _kept(simulated.error.abs(), claim.order), INK, "-"),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bayesmol.calibration.claim import Scores, ascending, ascending_order, midranks
 from bayesmol.calibration.metrics import interval_area
+from bayesmol.posterior import Posterior
 
 __all__ = ["STATISTICS", "Influenced", "Kind", "average", "clustered_error", "confidence_interval", "design_effect"]
 
@@ -37,11 +38,14 @@ class Influenced:
         Function that returns the influences.
     positive
         Whether the statistic is a positive scale, so that its interval is made on the logarithm.
+    least
+        Least value that is possible.
     """
 
     value: float
     change: Callable[[], Float[Tensor, " entries"]]
     positive: bool = False
+    least: float = -math.inf
 
     @cached_property
     def influence(self) -> Float[Tensor, " entries"]:
@@ -74,7 +78,7 @@ def confidence_interval(found: Influenced, owner: Int[Tensor, " entries"], level
     half = float(stats.t.ppf((1 + level) / 2, int(owner.max()))) * error
     if found.positive and found.value > 0:
         return found.value * math.exp(-half / found.value), found.value * math.exp(half / found.value)
-    return found.value - half, found.value + half
+    return max(found.least, found.value - half), found.value + half
 
 
 def design_effect(found: Influenced, owner: Int[Tensor, " entries"]) -> float:
@@ -119,7 +123,7 @@ def area(scores: Scores) -> Influenced:
         found[ascending_order((2 * scores.pit - 1).abs())] = beyond
         return _centred(found)
 
-    return Influenced(float(value), influence)
+    return Influenced(float(value), influence, least=0.0)
 
 
 def distance(scores: Scores) -> Influenced:
@@ -134,7 +138,7 @@ def distance(scores: Scores) -> Influenced:
         hit = (scores.pit <= at if upward else scores.pit < at).double()
         return (1 if upward else -1) * (hit - hit.mean())
 
-    return Influenced(float(torch.maximum(above.max(), below.max())), influence)
+    return Influenced(float(torch.maximum(above.max(), below.max())), influence, least=0.0)
 
 
 def rank_correlation(scores: Scores) -> Influenced:
@@ -198,7 +202,7 @@ def expected_calibration_error(scores: Scores) -> Influenced:
         slope = used * gap.sign() / (2 * observed * predicted) * len(place) / sizes.clamp_min(1)
         return slope[place] * (scores.error**2 - means[1][place])
 
-    return Influenced(float(gap.abs().sum()), influence)
+    return Influenced(float(gap.abs().sum()), influence, least=0.0)
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,14 @@ class Kind:
     meaning: str
     has_unit: bool = False
 
+    def applies(self, scores: Scores) -> bool:
+        """Whether the claim says enough: a density for the NLL; mean and variance for all but transforms."""
+        if self is STATISTICS["nll"] and type(scores.claim.posterior)._log_prob is Posterior._log_prob:
+            return False
+        return scores.claim.has_moments or self in (STATISTICS[name] for name in OF_TRANSFORMS)
 
+
+OF_TRANSFORMS = ("coverage_50", "coverage_90", "coverage_95", "miscalibration_area", "pit_distance")
 STATISTICS = {
     "bias": Kind(lambda s: average(s.z), "mean of z = error/σ"),
     "z_mean_square": Kind(lambda s: average(s.z.square(), positive=True), "mean of z²"),

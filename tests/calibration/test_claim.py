@@ -5,7 +5,7 @@ from scipy import stats
 
 from bayesmol.calibration.claim import LEVELS, Claim, ascending, ascending_order, midranks, probability_transform
 from bayesmol.errors import DataError
-from bayesmol.posterior import Draws, Gaussian, Mixture
+from bayesmol.posterior import Draws, Gaussian, Mixture, Quantiles
 
 
 def numbers(*shape, seed=0):
@@ -72,9 +72,28 @@ def test_transform_among_weighted_draws_uses_their_effective_number():
 def test_labels_drawn_from_the_claim_have_its_correlations():
     block = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
     posterior = Gaussian(torch.zeros(2000), torch.ones(2000), unit="eV", covariance=(block.float(),) * 1000)
-    scores = Claim(posterior).simulated(torch.Generator().manual_seed(0))
+    scores = Claim(posterior).simulated(torch.arange(1000).repeat_interleave(2), torch.Generator().manual_seed(0))
     pairs = scores.z.view(-1, 2)
     assert float(torch.corrcoef(pairs.T)[0, 1]) == pytest.approx(0.9, abs=0.03)
+
+
+@pytest.mark.parametrize("law", ["draws", "mixture"])
+def test_each_structure_has_a_member_of_its_own_and_its_rows_share_it(law):
+    values = numbers(2, 20)[:, :, None].expand(2, 20, 3000)
+    flat = values.flatten(0, 1).contiguous()
+    mixture = Mixture(flat, torch.full_like(flat, 1e-12), unit="eV")
+    posterior = Draws(values.contiguous(), unit="eV") if law == "draws" else mixture
+    owner = torch.arange(1000).repeat_interleave(3)
+    rows = Claim(posterior).simulated(owner, torch.Generator().manual_seed(0)).values.view(1000, 3)
+    assert torch.allclose(rows, rows[:, :1].expand(-1, 3), atol=1e-4)
+    assert len(rows[:, 0].mul(1e3).round().unique()) > 35
+
+
+def test_quantiles_are_uniform_within_their_cells():
+    levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    values = torch.special.ndtri(levels)[:, None].expand(3, 20_000).contiguous()
+    pit = probability_transform(Quantiles(levels, values, unit="eV"), numbers(20_000), seed=1)
+    assert stats.kstest(pit.numpy(), "uniform").pvalue > 1e-3
 
 
 def test_order_and_midranks():

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import scoringrules
 import torch
 from scipy import integrate, stats
 
@@ -169,3 +170,20 @@ def test_crps_without_mean_and_z_without_variance_are_refused():
         crps(StudentT(zero, one, 1.0, unit="eV"), zero)
     with pytest.raises(DataError, match="finite variances"):
         z_std(StudentT(zero, one, 2.0, unit="eV"), zero)
+
+
+def test_crps_of_a_mixture_is_the_closed_form():
+    source = torch.Generator().manual_seed(0)
+    means, truth = (torch.randn(*shape, generator=source, dtype=torch.float64) for shape in ((5, 60), (60,)))
+    variances = torch.rand(5, 60, generator=source, dtype=torch.float64) + 0.05
+    found = pointwise_crps(Mixture(means, variances, unit="eV"), 2 * truth)
+    wanted = scoringrules.crps_mixnorm(2 * truth.numpy(), means.T.numpy(), variances.sqrt().T.numpy())
+    torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=1e-3, atol=1e-4)
+
+
+def test_crps_of_a_normal_claim_keeps_all_digits():
+    zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    exact = (math.sqrt(2) - 1) / math.sqrt(math.pi)
+    assert float(crps(Gaussian(zero, one, unit="eV"), zero)) == pytest.approx(exact, abs=1e-15)
+    far = Gaussian(zero, one * 1e-12, unit="eV")
+    assert float(crps(far, one)) == pytest.approx(1, rel=1e-5)

@@ -6,7 +6,7 @@ import torch
 from bayesmol.calibration import evaluate
 from bayesmol.calibration.report import MEANINGS
 from bayesmol.errors import DataError, ShapeError
-from bayesmol.posterior import Draws, Gaussian
+from bayesmol.posterior import Draws, Gaussian, Laplace, Mixture, StudentT
 
 
 def normal(*shape, seed=0):
@@ -76,7 +76,7 @@ def test_draws_are_judged_too():
     values = normal(1, 40, 300)
     found = evaluate(Draws(values, unit="eV"), normal(300, seed=3))
     assert found["coverage_90"].value == pytest.approx(0.9, abs=0.06)
-    assert "nll" not in found.statistics and found["pit_distance"].expected
+    assert "nll" not in found.statistics and found.verdict().consistent
 
 
 def test_conditions_by_mapping():
@@ -109,3 +109,38 @@ def test_bad_input_is_named():
         evaluate(posterior, truth, groups=torch.arange(100) % 3)
     with pytest.raises(DataError, match="crpps"):
         _ = evaluate(posterior, truth)["crpps"]
+
+
+def test_other_peoples_predictions_are_taken_as_they_are():
+    stddev = (0.4 * normal(400)).exp()
+    truth = stddev * normal(400, seed=1)
+    pair = evaluate(([0.0] * 400, stddev.numpy()), truth.numpy(), unit="kcal/mol")
+    same = evaluate(Gaussian(torch.zeros_like(stddev), stddev.square(), unit="kcal/mol"), truth)
+    assert pair["crps"] == same["crps"]
+    model = evaluate(lambda inputs: (0 * inputs, inputs), truth, stddev)
+    assert model["z_mean_square"].value == pytest.approx(same["z_mean_square"].value)
+
+
+def test_quantiles_are_judged_by_what_they_say():
+    levels = torch.tensor([0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975], dtype=torch.float64)
+    stddev = (0.4 * normal(1000)).exp()
+    values = {float(p): torch.special.ndtri(p) * stddev for p in levels}
+    right = evaluate(values, stddev * normal(1000, seed=1))
+    assert right["coverage_90"].value == pytest.approx(0.9, abs=0.03) and right.verdict().consistent
+    assert "crps" not in right.statistics and "median" in right.local
+    wrong = evaluate(values, 1.5 * stddev * normal(1000, seed=1))
+    assert not wrong["coverage_50"].expected and not wrong.verdict().consistent
+
+
+@pytest.mark.parametrize("law", ["student", "laplace", "mixture"])
+def test_claims_of_other_shapes_are_judged_by_their_shape(law):
+    location, scale = normal(800), (0.4 * normal(800, seed=1)).exp()
+    posterior = {
+        "student": StudentT(location, scale, 4.0, unit=""),
+        "laplace": Laplace(location, scale, unit=""),
+        "mixture": Mixture(location + scale * normal(2, 800, seed=3), (0.1 * scale).square().repeat(2, 1), unit=""),
+    }[law]
+    truth = posterior.sample(800, seed=7).diagonal().contiguous()  # members of a mixture are common to a joint draw
+    assert evaluate(posterior, truth).verdict().consistent
+    wrong = evaluate(Gaussian(posterior.mean, posterior.variance, unit=""), truth).verdict()
+    assert any(f.aspect == "shape" and f.adjusted < 0.05 for f in wrong.findings)

@@ -1,12 +1,8 @@
 """Splits keep groups together; the constant predictor scores one; CRPS by quadrature is the exact one."""
 
 import pytest
-import scoringrules
 import torch
 
-from bayesmol.calibration import crps
-from bayesmol.calibration.metrics import pointwise_crps
-from bayesmol.posterior import Gaussian, Mixture
 from bayesmol.posterior.quantiles import Quantiles
 
 
@@ -52,27 +48,6 @@ def test_what_is_not_defined_is_none(scoring, normal):
     inner = scoring.judged(Quantiles(levels[1:-1], quantiles.values[1:-1], unit=""), truth, constant)
     assert {name for name, value in inner.items() if value is not None} == {"coverage_90", "miscalibration_area"}
     assert inner["coverage_90"] == 1, "levels 0.05 and 0.95 are unknown, so the interval is infinite"
-
-
-def test_quadrature(scoring, normal):
-    mean, variance, truth = normal(200), normal(200).square() + 0.01, 3 * normal(200)
-    gaussian = Gaussian(mean, variance, unit="")
-    exact = pointwise_crps(gaussian, truth)
-    torch.testing.assert_close(scoring.crps_by_quadrature(gaussian, truth), exact, rtol=1e-5, atol=1e-7)
-    assert float(scoring.crps_by_quadrature(Gaussian(mean, variance, unit=""), truth).mean()) == pytest.approx(
-        float(crps(gaussian, truth)), rel=1e-6
-    )
-    far = Gaussian(torch.zeros(1).double(), torch.full((1,), 1e-12).double(), unit="")
-    assert float(scoring.crps_by_quadrature(far, torch.ones(1).double())) == pytest.approx(1, rel=1e-5)
-
-
-def test_quadrature_of_a_mixture(scoring, normal):
-    means, variances = normal(5, 60), normal(5, 60).square() + 0.05
-    truth = 2 * normal(60)
-    found = scoring.crps_by_quadrature(Mixture(means, variances, unit=""), truth)
-    columns = (truth.numpy(), means.T.numpy(), variances.sqrt().T.numpy())
-    exact = torch.from_numpy(scoringrules.crps_mixnorm(*columns))
-    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-4)
 
 
 def test_result(scoring, study, task):
