@@ -1,8 +1,12 @@
 """Is the uncertainty true? Figures of merit, exact reference bands, recalibration and conformal intervals."""
 
+from bayesmol.calibration.adaptive import AdaptiveConformal, AdaptivePath, AdaptiveState
+from bayesmol.calibration.blockwise import BlockConformal, BlockRule
 from bayesmol.calibration.conformal import Conformal, QuantileRule, mapie_estimator
 from bayesmol.calibration.cross import CrossConformal, CrossRule, cross_bound, cross_interval
+from bayesmol.calibration.density_ratio import DensityRatio, FittedRatio
 from bayesmol.calibration.distances import energy_distance, replicates, wasserstein_distance
+from bayesmol.calibration.drift import ConformalMartingale, MartingalePath, MartingaleState
 from bayesmol.calibration.evaluation import figures, summary
 from bayesmol.calibration.full import FullConformal, FullRule
 from bayesmol.calibration.inputs import predictive
@@ -27,26 +31,40 @@ from bayesmol.calibration.regressors import GaussianProcess, Ridge
 from bayesmol.calibration.report import Report, Statistic, evaluate
 from bayesmol.calibration.rules import ConformalRule
 from bayesmol.calibration.systems import ConformalDistribution, ConformalSystem, OutwardQuantiles, PredictiveSystem
+from bayesmol.calibration.two_sample import ClassifierTest, KernelTest, TwoSample
 from bayesmol.calibration.vector_scores import energy_scores, variogram_scores
 from bayesmol.calibration.vectors import ConformalRegion, Region, RegionRule
 from bayesmol.calibration.verdict import Finding, Verdict
+from bayesmol.calibration.weighted import WeightedConformal, WeightedRule
 
 __all__ = [
+    "AdaptiveConformal",
+    "AdaptivePath",
+    "AdaptiveState",
+    "BlockConformal",
+    "BlockRule",
     "BrierDecomposition",
+    "ClassifierTest",
     "Conformal",
     "ConformalDistribution",
+    "ConformalMartingale",
     "ConformalRegion",
     "ConformalRule",
     "ConformalSystem",
     "CrossConformal",
     "CrossRule",
+    "DensityRatio",
     "Finding",
+    "FittedRatio",
     "FullConformal",
     "FullRule",
     "GaussianProcess",
     "Jackknife",
     "JackknifeAfterBootstrap",
+    "KernelTest",
     "Local",
+    "MartingalePath",
+    "MartingaleState",
     "Observed",
     "OutwardQuantiles",
     "PredictiveSystem",
@@ -58,7 +76,10 @@ __all__ = [
     "Report",
     "Ridge",
     "Statistic",
+    "TwoSample",
     "Verdict",
+    "WeightedConformal",
+    "WeightedRule",
     "auroc",
     "binomial_band",
     "bootstrap_standard_error",
