@@ -2,6 +2,7 @@
 
 from bayesmol.calibration.adaptive import AdaptiveConformal, AdaptivePath, AdaptiveState
 from bayesmol.calibration.blockwise import BlockConformal, BlockRule
+from bayesmol.calibration.conditional import Skill, conditional_calibration
 from bayesmol.calibration.conformal import Conformal, QuantileRule, mapie_estimator
 from bayesmol.calibration.cross import CrossConformal, CrossRule, cross_bound, cross_interval
 from bayesmol.calibration.density_ratio import DensityRatio, FittedRatio
@@ -12,6 +13,8 @@ from bayesmol.calibration.full import FullConformal, FullRule
 from bayesmol.calibration.inputs import predictive
 from bayesmol.calibration.jackknife import Jackknife, JackknifeAfterBootstrap
 from bayesmol.calibration.local import Local, worst_slab_coverage
+from bayesmol.calibration.local_conformal import LocalConformal, LocalRule
+from bayesmol.calibration.locality import ErrorField, FittedErrorField
 from bayesmol.calibration.metrics import (
     auroc,
     coverage,
@@ -30,6 +33,7 @@ from bayesmol.calibration.reference import binomial_band, bootstrap_standard_err
 from bayesmol.calibration.regressors import GaussianProcess, Ridge
 from bayesmol.calibration.report import Report, Statistic, evaluate
 from bayesmol.calibration.rules import ConformalRule
+from bayesmol.calibration.subgroups import FoundSubgroup, Subgroup, SubgroupSearch
 from bayesmol.calibration.systems import ConformalDistribution, ConformalSystem, OutwardQuantiles, PredictiveSystem
 from bayesmol.calibration.two_sample import ClassifierTest, KernelTest, TwoSample
 from bayesmol.calibration.vector_scores import energy_scores, variogram_scores
@@ -54,8 +58,11 @@ __all__ = [
     "CrossConformal",
     "CrossRule",
     "DensityRatio",
+    "ErrorField",
     "Finding",
+    "FittedErrorField",
     "FittedRatio",
+    "FoundSubgroup",
     "FullConformal",
     "FullRule",
     "GaussianProcess",
@@ -63,6 +70,8 @@ __all__ = [
     "JackknifeAfterBootstrap",
     "KernelTest",
     "Local",
+    "LocalConformal",
+    "LocalRule",
     "MartingalePath",
     "MartingaleState",
     "Observed",
@@ -75,7 +84,10 @@ __all__ = [
     "RegionRule",
     "Report",
     "Ridge",
+    "Skill",
     "Statistic",
+    "Subgroup",
+    "SubgroupSearch",
     "TwoSample",
     "Verdict",
     "WeightedConformal",
@@ -84,6 +96,7 @@ __all__ = [
     "binomial_band",
     "bootstrap_standard_error",
     "brier_decomposition",
+    "conditional_calibration",
     "coverage",
     "coverage_band",
     "cross_bound",

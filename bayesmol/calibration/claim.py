@@ -22,8 +22,8 @@ __all__ = [
     "Claim",
     "Scores",
     "ascending",
+    "ascending_midranks",
     "ascending_order",
-    "discarding",
     "midranks",
     "probability_transform",
 ]
@@ -103,9 +103,13 @@ class Claim:
         return (self.ends[1] - self.ends[0]).T @ alpha / 2
 
     @cached_property
-    def discarding(self) -> Float[Tensor, " entries"]:
-        """Weights of the entries in what is gained by discarding large standard deviations."""
-        return discarding(self.order)
+    def gains(self) -> Float[Tensor, " entries"]:
+        """Weight of the error of rank r in the mean of all minus the average of the means of the first k, over k.
+
+        That average gives it the weight of the sum of 1/k from r on.
+        """
+        ranks = torch.arange(1, len(self.mean) + 1, dtype=torch.float64, device=self.mean.device)
+        return 1 - (1 / ranks).flip(0).cumsum(0).flip(0)
 
     @cached_property
     def members(self) -> Float[Tensor, " members *shape"]:
@@ -172,9 +176,9 @@ class Scores:
         return torch.special.ndtri(self.pit.clamp(1e-16, 1 - 1e-16))
 
     @cached_property
-    def discarding(self) -> Float[Tensor, " entries"]:
-        """Weights of the entries in what an oracle gains by discarding large errors."""
-        return discarding(self.order)
+    def ordered(self) -> Float[Tensor, " entries"]:
+        """Absolute errors, ascending."""
+        return self.error.abs()[self.order]
 
     @cached_property
     def nll(self) -> Float[Tensor, " entries"]:
@@ -274,24 +278,18 @@ def ascending_order(values: Float[Tensor, " entries"]) -> Int[Tensor, " entries"
     return torch.from_numpy(np.argsort(values.detach().numpy()))
 
 
+def ascending_midranks(ordered: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:
+    """Ranks between 0 and 1 of ascending values; equal ones share the middle of theirs."""
+    ranks = (torch.arange(len(ordered), dtype=ordered.dtype, device=ordered.device) + 0.5) / len(ordered)
+    fresh = ordered[1:] != ordered[:-1]
+    if bool(fresh.all()):
+        return ranks
+    block = torch.cat([fresh.new_zeros(1), fresh]).cumsum(0)
+    return (ranks.new_zeros(int(block[-1]) + 1).index_add_(0, block, ranks) / block.bincount())[block]
+
+
 def midranks(values: Float[Tensor, " entries"], order: Int[Tensor, " entries"]) -> Float[Tensor, " entries"]:
-    """Ranks between 0 and 1; equal values share the middle of theirs."""
-    ordered, found = values[order], torch.empty_like(values)
-    ranks = (torch.arange(len(order), dtype=values.dtype, device=values.device) + 0.5) / len(order)
-    fresh = ordered.diff() != 0
-    if not bool(fresh.all()):
-        block = torch.cat([fresh.new_zeros(1), fresh]).cumsum(0)
-        ranks = (ranks.new_zeros(int(block[-1]) + 1).index_add_(0, block, ranks) / block.bincount())[block]
-    found[order] = ranks
-    return found
-
-
-def discarding(order: Int[Tensor, " entries"]) -> Float[Tensor, " entries"]:
-    """Weight of each entry in the mean minus its average over the fractions that are kept, in this order.
-
-    The average over k of the mean of the first k entries gives an entry of rank r the weight of the sum of 1/k from r.
-    """
-    ranks = torch.arange(1, len(order) + 1, dtype=torch.float64, device=order.device)
-    found = torch.empty_like(ranks)
-    found[order] = 1 - (1 / ranks).flip(0).cumsum(0).flip(0)
+    """Ranks between 0 and 1 of values with the ``order`` that sorts them; equal ones share the middle of theirs."""
+    found = torch.empty_like(values)
+    found[order] = ascending_midranks(values[order])
     return found

@@ -36,6 +36,9 @@ class DensityRatio:
         structures resemble the new ones, but beyond all of them a structure counts as no stranger than the last.
     folds
         Parts of the cross-fitting: each row gets its weight from classifiers that have not seen it.
+    repeats
+        Random partitions into folds whose log-odds are averaged: of one alone, a single row with too large a weight
+        can decide the intervals.
 
     References
     ----------
@@ -44,6 +47,7 @@ class DensityRatio:
 
     method: Classifier = "logistic"
     folds: int = 5
+    repeats: int = 5
 
     def fit(
         self,
@@ -60,16 +64,21 @@ class DensityRatio:
             If the samples differ in their features, a feature is not finite, or one has fewer than two rows a fold.
         """
         check_samples(calibration, new, self.folds)
-        source = numpy_generator(seed)
-        parts = source.permutation(len(calibration)) % self.folds, source.permutation(len(new)) % self.folds
-        log_odds, classifiers = cross_fitted(self.method, calibration, new, parts)
+        if self.repeats < 1:
+            raise DataError(expected("repeats", "at least 1", self.repeats))
+        source, sizes = numpy_generator(seed), (len(calibration), len(new))
+        odds, classifiers = np.zeros(sum(sizes)), []
+        for _ in range(self.repeats):
+            parts = tuple(source.permutation(size) % self.folds for size in sizes)
+            log_odds, fitted = cross_fitted(self.method, calibration, new, parts)
+            odds, classifiers = odds + log_odds / self.repeats, classifiers + fitted
         shift = math.log(len(calibration) / len(new))
-        ratio = torch.from_numpy(np.exp(log_odds + shift)).to(calibration.device)
+        ratio = torch.from_numpy(np.exp(odds + shift)).to(calibration.device)
 
         def log_ratio(features: Tensor) -> Tensor:
             rows = features.detach().cpu().double().numpy()
-            odds = np.mean([one.decision_function(rows) for one in classifiers], axis=0)
-            return torch.from_numpy(odds + shift).to(features.device)
+            mean = np.mean([one.decision_function(rows) for one in classifiers], axis=0)
+            return torch.from_numpy(mean + shift).to(features.device)
 
         return FittedRatio(log_ratio, ratio[: len(calibration)], ratio[len(calibration) :])
 

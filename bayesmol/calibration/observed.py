@@ -149,13 +149,13 @@ def _checked(
     if values.ndim == 0 or values.numel() == 0 or not bool(torch.isfinite(values).all()):
         remedy = "remove entries without a label"
         raise DataError(expected("truth", "rows of finite labels", "NaN, infinity or none", remedy))
-    if groups is None:
-        groups = torch.arange(len(values), device=values.device)
-    elif groups.shape != values.shape[:1]:
+    if groups is not None and groups.shape != values.shape[:1]:
         raise ShapeError(expected("groups", f"shape ({len(values)},)", tuple(groups.shape)))
+    everyone = torch.arange(len(values), device=values.device)
+    groups = everyone if groups is None else groups.unique(return_inverse=True)[1]
     if errors is not None:
         if errors.shape != values.shape:
             raise ShapeError(expected("errors", f"shape {tuple(values.shape)}", tuple(errors.shape)))
         if not bool((torch.isfinite(errors) & (errors >= 0)).all()):
             raise DataError(expected("errors", "finite numbers ≥ 0", "others"))
-    return Observed(values, groups.unique(return_inverse=True)[1], errors, conditions)
+    return Observed(values, groups, errors, conditions)

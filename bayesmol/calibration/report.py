@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "Statistic", "evaluate"]
 
-REPLICATES, BUDGET = 100, 1_000_000  # simulated sets of labels: at most so many, and so many entries in all
-LEAST = 6
+REPLICATES, BUDGET = 100, 800_000  # simulated sets of labels: at most so many, and so many entries in all
+LEAST = 5
 MEANINGS = {name: kind.meaning for name, kind in (STATISTICS | VECTOR_STATISTICS).items()}
 
 
@@ -182,7 +182,7 @@ def evaluate(
     conditions
         What else to judge it along: name → one value a row, whole numbers being categories.
     seed
-        Of the reference, which is simulated: labels are drawn from the claim. At least 6 sets are drawn, 100 where
+        Of the reference, which is simulated: labels are drawn from the claim. At least 5 sets are drawn, 100 where
         there are few entries.
 
     Raises

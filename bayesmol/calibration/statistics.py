@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from bayesmol.calibration.claim import Scores, ascending, ascending_order, midranks
+from bayesmol.calibration.claim import Scores, ascending, ascending_midranks, ascending_order
 from bayesmol.calibration.metrics import interval_area
 from bayesmol.posterior import Posterior
 
@@ -143,17 +143,20 @@ def distance(scores: Scores) -> Influenced:
 
 def rank_correlation(scores: Scores) -> Influenced:
     r"""Spearman's correlation of :math:`|e|` and :math:`\sigma`; zero if one of them is constant."""
-    u, v = _centred(midranks(scores.error.abs(), scores.order)), _centred(scores.claim.ranks)
+    # In the order of the errors, which needs no rank of each entry unless influences are asked for.
+    u, v = _centred(ascending_midranks(scores.ordered)), _centred(scores.claim.ranks)
     scale = float((u.square().mean() * v.square().mean()).sqrt())
     if scale == 0:
-        return Influenced(0.0, lambda: torch.zeros_like(u))
+        return Influenced(0.0, lambda: torch.zeros_like(v))
 
     def influence() -> Tensor:
+        ranks = torch.empty_like(u)
+        ranks[scores.order] = u
         # Besides its own product an entry moves the ranks of all entries above it.
-        moved = _above(v / len(v), scores.order) + _above(u / len(u), scores.claim.order)
-        return _centred(u * v + moved) / scale
+        moved = _above(v / len(v), scores.order) + _above(ranks / len(v), scores.claim.order)
+        return _centred(ranks * v + moved) / scale
 
-    return Influenced(float((u * v).mean()) / scale, influence)
+    return Influenced(float((u * v[scores.order]).mean()) / scale, influence)
 
 
 def sparsification(scores: Scores) -> Influenced:
@@ -164,17 +167,18 @@ def sparsification(scores: Scores) -> Influenced:
     oracle, 0 is chance. A true claim lies between, at its reference.
     """
     error = scores.error.abs()
-    own, best = scores.claim.discarding * error, scores.discarding * error
-    oracle = float(best.mean())
-    value = float(own.mean()) / oracle if oracle > 0 else 0.0
+    own, oracle = (float((scores.claim.gains * x).mean()) for x in (error[scores.claim.order], scores.ordered))
+    value = own / oracle if oracle > 0 else 0.0
 
     def influence() -> Tensor:
         ranks = torch.arange(1, len(error) + 1, dtype=error.dtype, device=error.device)
         parts = []
-        for gain, order in ((own, scores.claim.order), (best, scores.order)):
-            share = torch.empty_like(error)
-            share[order] = error[order] / ranks
-            parts.append(gain + _above(share, order))  # an entry also moves the ranks of those above it
+        for order in (scores.claim.order, scores.order):
+            found = torch.empty_like(error)
+            found[order] = error[order] / ranks
+            moved = _above(found, order)  # an entry also moves the ranks of those above it
+            found[order] = scores.claim.gains * error[order]
+            parts.append(found + moved)
         return _centred(parts[0] - value * parts[1]) / oracle
 
     return Influenced(value, influence)

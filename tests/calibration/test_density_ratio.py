@@ -68,6 +68,16 @@ def test_same_seed_same_weights(normal):
     assert torch.equal(first, second) and not torch.equal(first, third)
 
 
+def test_repeats_steady_the_weights(normal):
+    old, new = normal(80, 2), normal(80, 2) + 1
+
+    def spread(repeats):
+        ratio = DensityRatio(repeats=repeats)
+        return torch.stack([ratio.fit(old, new, seed=seed).calibration.log() for seed in range(6)]).std(0).mean()
+
+    assert float(spread(6)) < 0.6 * float(spread(1))
+
+
 def test_bad_input(normal):
     with pytest.raises(ShapeError, match="two samples"):
         check_samples(normal(10, 2), normal(10, 3), 2)
@@ -75,5 +85,7 @@ def test_bad_input(normal):
         check_samples(normal(10, 2) / 0, normal(10, 2), 2)
     with pytest.raises(DataError, match="folds"):
         DensityRatio().fit(normal(9, 2), normal(100, 2), seed=0)
+    with pytest.raises(DataError, match="repeats"):
+        DensityRatio(repeats=0).fit(normal(20, 2), normal(20, 2), seed=0)
     with pytest.raises(DataError, match="method"):
         DensityRatio("svm").fit(normal(20, 2), normal(20, 2), seed=0)

@@ -8,7 +8,6 @@ import torch
 from bayesmol.errors import ConvergenceError, DataError, ShapeError
 from bayesmol.inference.conjugate import group_members, left_out_from_covariance, posterior_from_rows
 from bayesmol.inference.likelihoods import (
-    ContaminatedNoise,
     GaussianNoise,
     KnownNoise,
     StudentNoise,
@@ -40,12 +39,12 @@ def test_parameters_are_those_of_quadrature(normal):
     free, prior, likelihood = quadrature(StudentNoise(), residuals / unit, axes)
     weights = (prior + likelihood.sum(1)).softmax(0)
     scale, degrees = StudentNoise().parameters(free)
-    found = noise_posterior(StudentNoise(), residuals, draws=2000, seed=0)
+    found = noise_posterior(StudentNoise(), residuals, draws=1000, seed=0)
     for name, values in {"scale": unit * scale, "degrees": degrees}.items():
         mean = float(weights @ values)
         spread = float(weights @ (values - mean).square()) ** 0.5
         got = found.parameters[name]
-        assert float(got.mean()) == pytest.approx(mean, abs=5 * spread / 2000**0.5)
+        assert float(got.mean()) == pytest.approx(mean, abs=5 * spread / 1000**0.5)
         assert float(got.std()) == pytest.approx(spread, rel=0.15)
 
 
@@ -79,14 +78,14 @@ def test_weights_are_those_of_the_conjugate_posterior(normal, rows, weights):
     design, errors = normal(rows, weights), torch.full((rows,), 0.3, dtype=torch.float64)
     targets = design @ normal(weights) + errors * normal(rows)
     want = posterior_from_rows(design, targets, errors.square())
-    got = noise_posterior(KnownNoise(), targets, design, errors=errors, draws=1500, seed=0).weights.flatten(0, 1)
+    got = noise_posterior(KnownNoise(), targets, design, errors=errors, draws=1000, seed=0).weights.flatten(0, 1)
     spread = want.variance(torch.eye(weights, dtype=torch.float64)).sqrt()
-    assert bool(((got.mean(0) - want.mean).abs() < 5 * spread / 1500**0.5).all())
-    torch.testing.assert_close(got.std(0), spread, rtol=0.12, atol=0)
+    assert bool(((got.mean(0) - want.mean).abs() < 5 * spread / 1000**0.5).all())
+    torch.testing.assert_close(got.std(0), spread, rtol=0.15, atol=0)
 
 
-@pytest.mark.parametrize("law", [StudentNoise(), ContaminatedNoise()], ids=repr)
-def test_linear_model_and_its_residuals_agree_on_the_law(normal, law):
+def test_linear_model_and_its_residuals_agree_on_the_law(normal):
+    law = StudentNoise()
     design = normal(150, 2)
     noise = student(normal, 150, scale=0.3)
     targets = design @ torch.tensor([1.0, -0.5], dtype=torch.float64) + noise
