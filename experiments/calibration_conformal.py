@@ -116,7 +116,7 @@ def superconductors(study: Study, tables: Path, *, seeds: Iterable[int] = range(
     rows = _columns("superconductor", tables)
     found = _over_seeds(study, rows, seeds, "superconductors")
     for rule, measures in found.items():
-        for name, column in zip(("coverage", "relative_width", "worst_decile_coverage"), measures.T, strict=True):
+        for name, column in zip(("table_coverage", "relative_width", "worst_decile_coverage"), measures.T, strict=True):
             study.add(f"{name}_{rule}", average(column))
             if rule == CHOSEN:
                 study.add(name, average(column))
