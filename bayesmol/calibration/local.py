@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from scipy import stats
 from torch import Tensor
 
-from bayesmol.calibration.claim import ascending_order, midranks
+from bayesmol.calibration.ranks import ascending_order, midranks
 from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.inference.random import generator
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bayesmol.calibration.claim import ascending
 from bayesmol.calibration.local import Local, local, parts
 from bayesmol.calibration.plots import BAD, GOOD, INK, OTHER, panels
+from bayesmol.calibration.ranks import ascending
 from bayesmol.calibration.reference import uniform_band
 from bayesmol.inference.random import generator
 
@@ -44,7 +44,7 @@ def overview(report: Report) -> Figure:
 
 
 def _reliability(panel: Any, report: Report) -> None:
-    central = ascending((2 * report.scores.pit - 1).abs())
+    central = ascending(report.scores.central)
     levels = torch.linspace(0, 1, GRID, dtype=torch.float64)
     observed = torch.searchsorted(central.cpu(), levels, right=True) / len(central)
     panel.plot(levels, observed, color=GOOD)

@@ -17,13 +17,12 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from bayesmol.calibration.claim import Scores, ascending, ascending_midranks, ascending_order
+from bayesmol.calibration.claim import Scores
 from bayesmol.calibration.metrics import interval_area
+from bayesmol.calibration.ranks import ascending, ascending_midranks, ascending_order
 from bayesmol.posterior import Posterior
 
 __all__ = ["STATISTICS", "Influenced", "Kind", "average", "clustered_error", "confidence_interval", "design_effect"]
-
-BINS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +109,7 @@ def root_mean(squares: Float[Tensor, " entries"]) -> Influenced:
 
 def area(scores: Scores) -> Influenced:
     """Area between observed and nominal coverage of the central intervals of all levels."""
-    central = ascending((2 * scores.pit - 1).abs())
+    central = ascending(scores.central)
     value = interval_area(central)
 
     def influence() -> Tensor:
@@ -120,7 +119,7 @@ def area(scores: Scores) -> Influenced:
         signed = (height - edges[:-1]).abs() - (height - edges[1:]).abs()
         beyond = signed.flip(0).cumsum(0).flip(0)[1:]
         found = torch.empty_like(central)
-        found[ascending_order((2 * scores.pit - 1).abs())] = beyond
+        found[ascending_order(scores.central)] = beyond
         return _centred(found)
 
     return Influenced(float(value), influence, least=0.0)
@@ -194,17 +193,15 @@ def expected_calibration_error(scores: Scores) -> Influenced:
     ----------
     Levi, Gispan, Giladi, Fetaya, Sensors 22, 5540 (2022), equation 9.
     """
-    count = max(1, min(BINS, len(scores.error) // 10))
-    place = (scores.claim.ranks * count).long()
-    sizes = place.bincount(minlength=count).double()
+    place, sizes, predicted = scores.claim.bins
     used = (sizes > 0) / (sizes > 0).sum()  # a bin is empty if many deviations are equal
-    means = [place.bincount(x, count) / sizes.clamp_min(1) for x in (scores.claim.stddev**2, scores.error**2)]
-    predicted, observed = (mean.sqrt().clamp_min(1e-300) for mean in means)
+    squares = place.bincount(scores.error.square(), len(sizes)) / sizes.clamp_min(1)
+    predicted, observed = predicted.clamp_min(1e-300), squares.sqrt().clamp_min(1e-300)
     gap = used * (observed - predicted) / predicted
 
     def influence() -> Tensor:
         slope = used * gap.sign() / (2 * observed * predicted) * len(place) / sizes.clamp_min(1)
-        return slope[place] * (scores.error**2 - means[1][place])
+        return slope[place] * (scores.error.square() - squares[place])
 
     return Influenced(float(gap.abs().sum()), influence, least=0.0)
 

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from bayesmol.calibration.claim import ascending
 from bayesmol.calibration.local import Local
+from bayesmol.calibration.ranks import ascending
 from bayesmol.calibration.statistics import clustered_error
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.random import generator

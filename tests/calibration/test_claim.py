@@ -3,7 +3,7 @@ import scoringrules
 import torch
 from scipy import stats
 
-from bayesmol.calibration.claim import LEVELS, Claim, ascending, ascending_order, midranks, probability_transform
+from bayesmol.calibration.claim import LEVELS, Claim, probability_transform
 from bayesmol.errors import DataError
 from bayesmol.posterior import Draws, Gaussian, Mixture, Quantiles
 
@@ -94,17 +94,6 @@ def test_quantiles_are_uniform_within_their_cells():
     values = torch.special.ndtri(levels)[:, None].expand(3, 20_000).contiguous()
     pit = probability_transform(Quantiles(levels, values, unit="eV"), numbers(20_000), seed=1)
     assert stats.kstest(pit.numpy(), "uniform").pvalue > 1e-3
-
-
-def test_order_and_midranks():
-    values = torch.tensor([3.0, 1.0, 2.0, 1.0, 1.0, 3.0], dtype=torch.float64)
-    order = ascending_order(values)
-    assert torch.equal(values[order], ascending(values))
-    wanted = (stats.rankdata(values.numpy()) - 0.5) / 6
-    assert torch.allclose(midranks(values, order), torch.from_numpy(wanted))
-    distinct = numbers(100)
-    ranks = midranks(distinct, ascending_order(distinct))
-    assert torch.allclose(ranks, torch.from_numpy((stats.rankdata(distinct.numpy()) - 0.5) / 100))
 
 
 def test_a_claim_without_spread_is_refused():
