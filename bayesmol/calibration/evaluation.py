@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesmol.calibration.metrics import interval_area, pointwise_crps, standardised
+from bayesmol.calibration.observed import predictive_of_labels
 from bayesmol.calibration.reference import resampled_counts
 from bayesmol.data import Labelled
 from bayesmol.errors import DataError, ShapeError, expected
-from bayesmol.posterior import Estimate, Gaussian, Posterior, Prediction
+from bayesmol.posterior import Estimate, Posterior, Prediction
 
 __all__ = ["figures", "summary"]
 
@@ -75,7 +76,7 @@ def figures(
     errors
         Standard errors of the labels, in the unit of the posterior.
     """
-    predictive = _widened(posterior.with_rule(None), errors)
+    predictive = predictive_of_labels(posterior.with_rule(None), errors)
     _, inverse = groups.unique(return_inverse=True)
     owner = inverse.reshape(-1, *[1] * (truth.ndim - 1)).expand(truth.shape).flatten()
     counts = resampled_counts(int(inverse.max()) + 1, resamples, seed=seed, device=owner.device)
@@ -139,11 +140,3 @@ def _force_rows(labelled: Labelled, pointer: Tensor) -> Tensor | None:
         return None
     rows = torch.repeat_interleave(labelled.has_forces.to(pointer.device), pointer.diff())
     return rows.nonzero().squeeze(1)
-
-
-def _widened(posterior: Posterior, errors: Tensor | None) -> Posterior:
-    if errors is None or not bool((errors > 0).any()):
-        return posterior
-    if not isinstance(posterior, Gaussian):
-        raise DataError(expected("posterior", "a Gaussian for labels with standard errors", type(posterior).__name__))
-    return Gaussian(posterior.mean, posterior.variance + errors.square(), unit=posterior.unit)

@@ -110,6 +110,19 @@ class Local:
     coverage: Float[Tensor, " parts"]
 
     @property
+    def worst(self) -> tuple[int, tuple[float, float]]:
+        """Part whose scale is most clearly wrong, and the interval of its scale.
+
+        Being chosen among all parts, it has an interval at the level at which those of all parts hold together with
+        probability 0.95 (Bonferroni).
+        """
+        half = (self.scale_interval[1] / self.scale).log().clamp_min(1e-300)
+        chosen = int((self.scale.log() / half).abs().argmax())
+        wider = float(half[chosen]) * float(stats.norm.isf(0.025 / len(self.scale)) / stats.norm.isf(0.025))
+        middle = float(self.scale[chosen])
+        return chosen, (middle * math.exp(-wider), middle * math.exp(wider))
+
+    @property
     def fraction_valid(self) -> tuple[float, float, float]:
         """Fraction and the ends of its exact (Clopper–Pearson) interval."""
         lower, upper = self.scale_interval
@@ -136,7 +149,9 @@ def local(found: Parts, normal: Float[Tensor, " entries"], owner: Int[Tensor, " 
     mean, bias, coverage = (place.bincount(x.double()) / sizes for x in (squares, normal, hits))
     error, freedom = part_errors(squares - mean[place], place, owner, sizes)
     quantile = torch.from_numpy(stats.t.ppf(0.975, freedom.clamp_min(1).cpu().numpy())).to(error)
-    half = torch.where(freedom > 0, quantile * error / mean / 2, math.inf)
+    # of few entries the data understate the error of a small mean square: at least that of independent normal scores
+    relative = torch.maximum(error / mean, (2 / sizes).sqrt())
+    half = torch.where(freedom > 0, quantile * relative / 2, math.inf)
     scale = mean.sqrt()
     return Local(found, sizes, scale, (scale * (-half).exp(), scale * half.exp()), bias, coverage)
 

@@ -97,6 +97,8 @@ def paired(
 def predictive_of_labels(posterior: Posterior, errors: Float[Tensor, " rows *shape"] | None) -> Posterior:
     """Distribution of labels with independent normal errors of these sizes; the posterior itself without errors.
 
+    Correlations of a Gaussian are kept.
+
     Raises
     ------
     DataError
@@ -106,7 +108,7 @@ def predictive_of_labels(posterior: Posterior, errors: Float[Tensor, " rows *sha
         return posterior
     noise = errors.square()
     if isinstance(posterior, Gaussian):
-        return Gaussian(posterior.mean, posterior.variance + noise, unit=posterior.unit)
+        return posterior.widened(noise)
     if isinstance(posterior, Mixture):
         return Mixture(posterior.means, posterior.variances + noise, posterior.weights, unit=posterior.unit)
     if isinstance(posterior, Draws):

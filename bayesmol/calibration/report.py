@@ -43,7 +43,8 @@ class Statistic:
     Attributes
     ----------
     interval
-        95 % interval of the value, structures being independent.
+        95 % interval of what it would be of infinitely many labels, structures being independent; of the distances
+        (area, distance and calibration error) it holds with more.
     reference
         Values that 95 % of sets of labels would give that are drawn from the claim itself. Where rows of a structure
         depend on each other more than the claim says, the band is wider by the root of the design effect.
@@ -214,18 +215,14 @@ def _statistics(scores: Scores, observed: Observed, seed: int) -> dict[str, Stat
             simulated = scores.claim.simulated(observed.groups, source)
             rows.append([kind.function(simulated).value for kind in kinds.values()])
             advance(1)
-    columns = dict(zip(kinds, torch.tensor(rows, dtype=torch.float64).T, strict=True))
-    unit = scores.claim.posterior.unit
-    return {
-        name: Statistic(
-            name,
-            one.value,
-            confidence_interval(one, observed.owner),
-            _band(columns[name], design_effect(one, observed.owner)),
-            unit * kinds[name].has_unit,
-        )
-        for name, one in found.items()
-    }
+    table = {}
+    for (name, kind), column in zip(kinds.items(), torch.tensor(rows, dtype=torch.float64).T, strict=True):
+        one, owner = found[name], observed.owner
+        reference = _band(column, design_effect(one, owner))
+        interval = confidence_interval(one, owner, reference[1])
+        unit = scores.claim.posterior.unit if kind.has_unit else ""
+        table[name] = Statistic(name, one.value, interval, reference, unit)
+    return table
 
 
 def _along(
@@ -235,7 +232,7 @@ def _along(
     claim = scores.claim
     known = {"stddev": claim.stddev, "mean": claim.mean} if claim.has_moments else {"median": claim.median}
     known |= {name: observed.spread(values) for name, values in observed.conditions.items()}
-    names = next(iter(known.items()))[:1] if names is None else names
+    names = [next(iter(known))] if names is None else names
     if isinstance(names, str) or not set(names) <= set(known):
         remedy = "a Labelled as truth knows more; hand in others as conditions"
         raise DataError(expected("condition_on", f"names among {', '.join(known)}", names, remedy))

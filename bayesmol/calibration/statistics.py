@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -35,16 +36,13 @@ class Influenced:
         The statistic.
     change
         Function that returns the influences.
-    positive
-        Whether the statistic is a positive scale, so that its interval is made on the logarithm.
-    least
-        Least value that is possible.
+    kind
+        How its interval is made, see :func:`confidence_interval`.
     """
 
     value: float
     change: Callable[[], Float[Tensor, " entries"]]
-    positive: bool = False
-    least: float = -math.inf
+    kind: Literal["real", "scale", "proportion", "distance"] = "real"
 
     @cached_property
     def influence(self) -> Float[Tensor, " entries"]:
@@ -69,15 +67,43 @@ def clustered_error(influence: Float[Tensor, " entries"], owner: Int[Tensor, " e
     return float(sums.square().sum().sqrt()) / len(influence) * math.sqrt(groups / (groups - 1))
 
 
-def confidence_interval(found: Influenced, owner: Int[Tensor, " entries"], level: float = 0.95) -> tuple[float, float]:
-    """Interval of a statistic by Student's t with one degree of freedom less than structures."""
-    error = clustered_error(found.influence, owner)
-    if not math.isfinite(error) or not math.isfinite(found.value):
+def confidence_interval(
+    found: Influenced, owner: Int[Tensor, " entries"], reach: float, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of what a statistic would be of infinitely many labels.
+
+    Real numbers by Student's t with one degree of freedom less than structures, scales the same on the logarithm, both
+    asymptotic; proportions by Wilson's interval with as many trials as give the standard error (as many as structures,
+    if it is zero). A distance from what is true is larger than its limit by chance alone, so its standard error says
+    too little: by the triangle inequality it differs from its limit by no more than a true claim's differs from zero,
+    ``reach``; relative errors scale this with the error itself.
+
+    References
+    ----------
+    Wilson, J. Am. Stat. Assoc. 22, 209 (1927).
+    """
+    if not math.isfinite(found.value):
         return -math.inf, math.inf
-    half = float(stats.t.ppf((1 + level) / 2, int(owner.max()))) * error
-    if found.positive and found.value > 0:
+    if found.kind == "distance":
+        half = reach * (1 + found.value)
+        return max(0.0, found.value - half), found.value + half
+    error, groups = clustered_error(found.influence, owner), int(owner.max()) + 1
+    if not math.isfinite(error):
+        return (0.0, 1.0) if found.kind == "proportion" else (-math.inf, math.inf)
+    if found.kind == "proportion":
+        trials = found.value * (1 - found.value) / error**2 if error > 0 else groups
+        return _wilson(found.value, trials, level)
+    half = float(stats.t.ppf((1 + level) / 2, groups - 1)) * error
+    if found.kind == "scale" and found.value > 0:
         return found.value * math.exp(-half / found.value), found.value * math.exp(half / found.value)
-    return max(found.least, found.value - half), found.value + half
+    return found.value - half, found.value + half
+
+
+def _wilson(share: float, trials: float, level: float) -> tuple[float, float]:
+    z = float(stats.norm.ppf((1 + level) / 2))
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2)) / (1 + z * z / trials)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def design_effect(found: Influenced, owner: Int[Tensor, " entries"]) -> float:
@@ -95,16 +121,16 @@ def design_effect(found: Influenced, owner: Int[Tensor, " entries"]) -> float:
     return max(1.0, clustered / alone) if alone > 0 and math.isfinite(clustered) else 1.0
 
 
-def average(values: Float[Tensor, " entries"], *, positive: bool = False) -> Influenced:
+def average(values: Float[Tensor, " entries"], kind: Literal["real", "scale", "proportion"] = "real") -> Influenced:
     """Mean of the entries."""
     mean = values.mean()
-    return Influenced(float(mean), lambda: values - mean, positive)
+    return Influenced(float(mean), lambda: values - mean, kind)
 
 
 def root_mean(squares: Float[Tensor, " entries"]) -> Influenced:
     """Root of the mean of the entries."""
     root = squares.mean().sqrt()
-    return Influenced(float(root), lambda: (squares - root.square()) / (2 * root), True)
+    return Influenced(float(root), lambda: (squares - root.square()) / (2 * root), "scale")
 
 
 def area(scores: Scores) -> Influenced:
@@ -122,7 +148,7 @@ def area(scores: Scores) -> Influenced:
         found[ascending_order(scores.central)] = beyond
         return _centred(found)
 
-    return Influenced(float(value), influence, least=0.0)
+    return Influenced(float(value), influence, "distance")
 
 
 def distance(scores: Scores) -> Influenced:
@@ -137,7 +163,7 @@ def distance(scores: Scores) -> Influenced:
         hit = (scores.pit <= at if upward else scores.pit < at).double()
         return (1 if upward else -1) * (hit - hit.mean())
 
-    return Influenced(float(torch.maximum(above.max(), below.max())), influence, least=0.0)
+    return Influenced(float(torch.maximum(above.max(), below.max())), influence, "distance")
 
 
 def rank_correlation(scores: Scores) -> Influenced:
@@ -203,7 +229,7 @@ def expected_calibration_error(scores: Scores) -> Influenced:
         slope = used * gap.sign() / (2 * observed * predicted) * len(place) / sizes.clamp_min(1)
         return slope[place] * (scores.error.square() - squares[place])
 
-    return Influenced(float(gap.abs().sum()), influence, least=0.0)
+    return Influenced(float(gap.abs().sum()), influence, "distance")
 
 
 @dataclass(frozen=True)
@@ -218,37 +244,44 @@ class Kind:
         What it is, in a few words.
     has_unit
         Whether it has the unit of the quantity; otherwise it is a pure number.
+    needs
+        What the claim must say: transforms (which all do), mean and variance, or also a density.
     """
 
     function: Callable[[Scores], Influenced]
     meaning: str
     has_unit: bool = False
+    needs: Literal["transforms", "moments", "density"] = "moments"
 
     def applies(self, scores: Scores) -> bool:
-        """Whether the claim says enough: a density for the NLL; mean and variance for all but transforms."""
-        if self is STATISTICS["nll"] and type(scores.claim.posterior)._log_prob is Posterior._log_prob:
+        """Whether the claim says enough."""
+        if self.needs == "density" and type(scores.claim.posterior)._log_prob is Posterior._log_prob:
             return False
-        return scores.claim.has_moments or self in (STATISTICS[name] for name in OF_TRANSFORMS)
+        return self.needs == "transforms" or scores.claim.has_moments
 
 
-OF_TRANSFORMS = ("coverage_50", "coverage_90", "coverage_95", "miscalibration_area", "pit_distance")
+def _covered(level: float) -> Kind:
+    meaning = f"of the central {100 * level:g} % intervals"
+    return Kind(lambda s: average(s.inside(level).double(), "proportion"), meaning, needs="transforms")
+
+
 STATISTICS = {
     "bias": Kind(lambda s: average(s.z), "mean of z = error/σ"),
-    "z_mean_square": Kind(lambda s: average(s.z.square(), positive=True), "mean of z²"),
-    "coverage_50": Kind(lambda s: average(s.inside(0.5).double()), "of the central 50 % intervals"),
-    "coverage_90": Kind(lambda s: average(s.inside(0.9).double()), "of the central 90 % intervals"),
-    "coverage_95": Kind(lambda s: average(s.inside(0.95).double()), "of the central 95 % intervals"),
-    "miscalibration_area": Kind(area, "between observed and nominal coverage"),
-    "pit_distance": Kind(distance, "largest, of the PIT from uniform"),
+    "z_mean_square": Kind(lambda s: average(s.z.square(), "scale"), "mean of z²"),
+    "coverage_50": _covered(0.5),
+    "coverage_90": _covered(0.9),
+    "coverage_95": _covered(0.95),
+    "miscalibration_area": Kind(area, "between observed and nominal coverage", needs="transforms"),
+    "pit_distance": Kind(distance, "largest, of the PIT from uniform", needs="transforms"),
     "calibration_error": Kind(expected_calibration_error, "|RMSE − σ|/σ, mean over bins of σ"),
     "rank_correlation": Kind(rank_correlation, "of |error| and σ (Spearman)"),
     "sparsification": Kind(sparsification, "gain by discarding large σ, of an oracle's"),
-    "mae": Kind(lambda s: average(s.error.abs(), positive=True), "mean absolute error", True),
+    "mae": Kind(lambda s: average(s.error.abs(), "scale"), "mean absolute error", True),
     "rmse": Kind(lambda s: root_mean(s.error.square()), "root mean square error", True),
-    "crps": Kind(lambda s: average(s.crps, positive=True), "continuous ranked probability score", True),
-    "interval_score_90": Kind(lambda s: average(s.penalty(0.9), positive=True), "of the 90 % intervals", True),
-    "weighted_interval_score": Kind(lambda s: average(s.weighted, positive=True), "of five levels", True),
-    "nll": Kind(lambda s: average(s.nll), "negative log-density, in nats"),
+    "crps": Kind(lambda s: average(s.crps, "scale"), "continuous ranked probability score", True),
+    "interval_score_90": Kind(lambda s: average(s.penalty(0.9), "scale"), "of the 90 % intervals", True),
+    "weighted_interval_score": Kind(lambda s: average(s.weighted, "scale"), "of five levels", True),
+    "nll": Kind(lambda s: average(s.nll), "negative log-density, in nats", needs="density"),
 }
 
 

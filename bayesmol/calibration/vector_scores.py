@@ -74,7 +74,7 @@ def _rowwise(scores: Scores, values: Float[Tensor, " rows"]) -> Influenced:
         found[:, 0] = found.shape[1] * (values - mean)
         return found.flatten()
 
-    return Influenced(float(mean), influence, True)
+    return Influenced(float(mean), influence, "scale")
 
 
 def _energy(scores: Scores) -> Influenced:

@@ -124,7 +124,9 @@ def verdict(
     square = float(centred.square().mean())
     # relative standard error of the mean square
     error = math.sqrt(2 / (groups - 1)) if alone else clustered_error(centred.square() - square, owner) / square
-    factor, interval = _factor(square, error, groups, alone)
+    # The interval must hold whatever the shape, so it has the error of the data where this is larger.
+    spread = max(error, clustered_error(centred.square() - square, owner) / square)
+    factor, interval = _factor(square, spread, groups)
     tests = [
         _Test("scale", 0.5, _scale_p(square, error, groups, alone), _scale_text(factor, interval)),
         _Test("bias", 0.1, _bias_p(normal, owner), _bias_text(float(normal.mean()))),
@@ -199,11 +201,8 @@ def _scale_p(square: float, error: float, groups: int, alone: bool) -> float:
     return 2 * float(stats.t.sf(abs(math.log(square)) / error, groups - 1))
 
 
-def _factor(square: float, error: float, groups: int, alone: bool) -> tuple[float, tuple[float, float]]:
+def _factor(square: float, error: float, groups: int) -> tuple[float, tuple[float, float]]:
     """Factor of the standard deviations and its 95 % interval."""
-    if alone:
-        low, high = (square * groups / float(stats.chi2.ppf(p, groups - 1)) for p in (0.975, 0.025))
-        return math.sqrt(square), (math.sqrt(low), math.sqrt(high))
     half = float(stats.t.ppf(0.975, groups - 1)) * error / 2
     return math.sqrt(square), (math.sqrt(square) * math.exp(-half), math.sqrt(square) * math.exp(half))
 
@@ -228,8 +227,7 @@ def _local_scale(part: Local, normal: Tensor, owner: Tensor, alone: bool) -> tup
     """Bartlett's test of equal mean squares; of dependent entries Hotelling's test of their logarithms."""
     mean = part.scale.square()
     sizes, count, place = part.sizes, len(part.sizes), part.parts.place
-    worst = int((part.scale.log() / (part.scale_interval[1] / part.scale).log().clamp_min(1e-300)).abs().argmax())
-    ends = (float(end[worst]) for end in part.scale_interval)
+    worst, ends = part.worst
     text = "{} for {} {} by a factor {:.3g} [{:.3g}, {:.3g}]".format(
         _direction(float(part.scale[worst])), part.parts.name, part.parts.labels[worst], float(part.scale[worst]), *ends
     )

@@ -121,6 +121,17 @@ class Gaussian(Posterior):
             self._mean, self._variance * scale**2, unit=self.unit, covariance=covariance, epistemic_variance=epistemic
         )
 
+    def widened(self, noise: Float[Tensor, "*shape"]) -> Gaussian:
+        """The distribution of the entries plus independent noise of these variances, in ``unit`` squared.
+
+        Correlations and the epistemic part stay; the rule is dropped.
+        """
+        parts = zip(self._blocks(), self._tiles(noise.flatten()), strict=True)
+        blocks = [block + torch.diag(own) for block, own in parts]
+        covariance = tuple(blocks) if isinstance(self._covariance, tuple) else blocks[0] if blocks else None
+        parts = {"covariance": covariance, "epistemic_variance": self._epistemic_variance}
+        return Gaussian(self._mean, self._variance + noise, unit=self.unit, **parts)
+
     def joint_log_prob(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
         r"""Joint log-density :math:`\ln \mathcal N(x; \mu, \Sigma)`, in nats with ``unit`` as the measure."""
         residual = (self._checked(value) - self._mean).reshape(-1)

@@ -20,7 +20,7 @@ from bayesmol.calibration import (
 )
 from bayesmol.data import Labelled, Structures
 from bayesmol.errors import DataError, ShapeError
-from bayesmol.posterior import Gaussian, Mixture, Prediction
+from bayesmol.posterior import Gaussian, Prediction, StudentT
 
 FIGURES = {"mae", "rmse", "coverage_90", "z_std", "nll", "miscalibration_area", "crps"}
 
@@ -127,9 +127,9 @@ def test_labels_with_standard_errors_widen_the_predictive_distribution():
     assert low <= float(aware["coverage_90"].value) <= high and float(blind["coverage_90"].value) < 0.6
     assert float(aware["z_std"].value) == pytest.approx(1, abs=0.05)
     assert aware["mae"].value == blind["mae"].value
-    mixture = Mixture(torch.zeros(2, 4000), torch.ones(2, 4000), unit="eV")
+    student = StudentT(posterior.mean, posterior.stddev, 4.0, unit="eV")
     with pytest.raises(DataError, match="Gaussian"):
-        figures(mixture, truth, errors, groups=groups)
+        figures(student, truth, errors, groups=groups)
 
 
 def test_bad_input(case):

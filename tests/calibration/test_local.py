@@ -60,6 +60,16 @@ def test_fraction_of_valid_parts_is_about_its_level_if_true():
     assert 0.92 * trials < hits <= 0.98 * trials
 
 
+def test_the_interval_of_the_worst_part_holds_although_it_is_chosen():
+    hits = 0
+    for seed in range(300):
+        z = normal(1000, seed=seed)
+        found = local(parts("x", uniform(1000, seed=seed + 999)), z, torch.arange(1000), z.abs() < 1.6)
+        low, high = found.worst[1]
+        hits += low <= 1 <= high
+    assert_calibrated(hits, 300, 0.94, confidence=0.999)
+
+
 def test_intervals_hold_for_dependent_entries():
     hits = 0
     for seed in range(300):

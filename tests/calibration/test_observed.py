@@ -65,6 +65,10 @@ def test_errors_widen_the_claim_as_independent_noise():
     assert torch.allclose(predictive_of_labels(plain, errors).variance, plain.variance + errors.square())
     assert predictive_of_labels(plain, None) is plain
     assert predictive_of_labels(plain, torch.zeros(6, dtype=torch.float64)) is plain
+    block = torch.tensor([[1.0, 0.5], [0.5, 2.0]], dtype=torch.float64)
+    joint = Gaussian(numbers(2), block.diagonal(), unit="eV", covariance=(block,))
+    wide = predictive_of_labels(joint, errors[:2])
+    assert torch.allclose(wide.covariance[0], block + torch.diag(errors[:2].square())), "correlations stay"
     members = Mixture(numbers(3, 6), numbers(3, 6).square(), unit="eV")
     draws = Draws(numbers(2, 50, 6), numbers(2, 50), unit="eV")
     for posterior in (members, draws):
