@@ -1,4 +1,4 @@
-"""The ``bayesmol`` command: fit, certify, predict, evaluate, acquire, quickstart."""
+"""The ``bayesmol`` command: fit, certify, predict, evaluate, acquire, campaign, quickstart."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import bayesmol as bm
-from bayesmol import judging
+from bayesmol import campaigning, judging
 from bayesmol import quickstart as story
 from bayesmol.data import Labelled
 from bayesmol.data.named import named
@@ -14,6 +14,7 @@ from bayesmol.errors import DataError, expected
 from bayesmol.options import (
     Alarms,
     Commands,
+    Configuration,
     Data,
     Fitted,
     Folder,
@@ -25,7 +26,9 @@ from bayesmol.options import (
     Optional,
     Out,
     Pictures,
+    Replay,
     Size,
+    Told,
     TrainSize,
     Units,
     commands,
@@ -207,6 +210,32 @@ def acquire(
     study.notes += [f"{len(chosen.skipped)} candidates are outside of the domain"] if inside else []
     study.notes.append(f"written: {out}")
     return study
+
+
+@command(epilog="Killed at any point, the same command goes on where it was.")
+def campaign(study: Study, configuration: Configuration, tell: Told = None, replay: Replay = False) -> Study:
+    """Label, learn and choose again, within a budget, as a file describes.
+
+    Writes ledger.jsonl, labels and models into the folder of the campaign, and model.bm when it is over: certified by
+    the structures that were kept aside. Without a reference it writes query.extxyz, the structures to label; give
+    their labels by --tell.
+
+    Example of CONFIGURATION:
+
+    \b
+    pool = "candidates.extxyz"   # a file, or a set that ships, like rmd17/ethanol
+    budget = 200                 # labels in all
+    size = 10                    # labels between two decisions
+    holdout = 60                 # of the budget: kept aside, to judge and to certify
+    [model]
+    kind = "ace"
+    [reference]
+    kind = "tblite"              # or pyscf, or none
+    method = "GFN2-xTB"
+    [stop]
+    target = 0.1                 # eV/Å, of the mean absolute force error of 90 % of the structures
+    """
+    return campaigning.advance(study, configuration, tell=tell, replay=replay)
 
 
 @command(epilog="Then: bayesmol predict quickstart/ethanol.bm YOUR_FILE --out predicted.extxyz")

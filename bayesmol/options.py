@@ -41,6 +41,9 @@ Inside = Annotated[bool, typer.Option("--inside", help="Only candidates in the d
 Units = Annotated[
     str, typer.Option(help="Units of energy and length in the file, like kcal/mol,Å.", show_default="auto")
 ]
+Configuration = Annotated[Path, typer.Argument(help="A TOML file; see the example below.", show_default=False)]
+Told = Annotated[str | None, typer.Option("--tell", help="Labelled structures that were asked for.")]
+Replay = Annotated[bool, typer.Option("--replay", help="Make all decisions again and compare, nothing else.")]
 COMMON = {
     "json": (Path | None, None, typer.Option("--json", help="Write figures, times and versions as JSON; -: print it.")),
     "seed": (int, 0, typer.Option(help="Same seed, same result.")),

@@ -62,7 +62,9 @@ class AtomicFeatures:
     def __getitem__(self, index: Any) -> AtomicFeatures:
         chosen = chosen_structures(index, len(self), self.pointer.device)
         atoms, counts = selected_atoms(self.pointer, chosen), self.counts[chosen]
-        return AtomicFeatures(self.values[atoms], self.species[atoms], torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
+        return AtomicFeatures(
+            self.values[atoms], self.species[atoms], torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        )
 
     @property
     def counts(self) -> Int[Tensor, " structures"]:

@@ -1,0 +1,179 @@
+"""What the ledger of a campaign says: queries, labels, failures, checks, and what is open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmol.acquisition.stopping import Forecast, forecast
+from bayesmol.data import Labelled, Structures
+from bayesmol.errors import DataError, expected
+from bayesmol.posterior import Prediction
+
+__all__ = ["History", "content", "force_errors"]
+
+_ROUNDING = 1e-5  # Å; extended xyz has eight decimals
+_LABELS = ("energies", "forces", "stresses", "energy_errors", "force_errors", "stress_errors")
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """A campaign so far; prints as a summary.
+
+    Attributes
+    ----------
+    entries
+        Of the ledger, oldest first.
+    pool
+        Candidates.
+    initial
+        Labels that were there before.
+    """
+
+    entries: tuple[dict[str, Any], ...]
+    pool: Structures
+    initial: Labelled | None
+
+    @property
+    def queries(self) -> list[dict[str, Any]]:
+        """Queries, oldest first: ``purpose``, ``indices``, and of chosen ones ``gains`` and ``random_indices``."""
+        return self._of("query")
+
+    @property
+    def answers(self) -> dict[int, dict[str, Any]]:
+        """Pool index → entry of its label or failure."""
+        return {entry["index"]: entry for entry in self.entries if entry["kind"] in ("label", "failure")}
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Pool index → why there is no label."""
+        return {entry["index"]: entry["reason"] for entry in self._of("failure")}
+
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        """Looks at the structures kept aside: ``labels``, ``errors`` (eV/Å), ``mean``, ``bound``."""
+        return [entry["check"] for entry in self.entries if entry.get("check")]
+
+    @property
+    def budget(self) -> int:
+        """Labels that may be asked for in all."""
+        return next(entry["budget"] for entry in reversed(self.entries) if "budget" in entry)
+
+    @property
+    def spent(self) -> int:
+        """Labels and failures."""
+        return len(self.answers)
+
+    @property
+    def open(self) -> list[int]:
+        """Pool indices that were asked for and have no answer."""
+        answers = self.answers
+        return [index for query in self.queries for index in query["indices"] if index not in answers]
+
+    @property
+    def remaining(self) -> list[int]:
+        """Pool indices that were never asked for."""
+        asked = {index for query in self.queries for index in query["indices"]}
+        return [index for index in range(len(self.pool)) if index not in asked]
+
+    @property
+    def finished(self) -> str | None:
+        """Why it is over; ``None`` if it is not."""
+        return self.entries[-1]["reason"] if self.entries and self.entries[-1]["kind"] == "stop" else None
+
+    @property
+    def holdout(self) -> Labelled | None:
+        """Labels that no model has learned from."""
+        return _joined([self._batch(query) for query in self.queries if query["purpose"] == "holdout"])
+
+    @property
+    def batches(self) -> list[Labelled]:
+        """Labels to learn from, batch by batch: those that were there, then those of each query."""
+        given = [] if self.initial is None else [self.initial]
+        found = [self._batch(query) for query in self.queries if query["purpose"] != "holdout"]
+        return given + [batch for batch in found if batch is not None]
+
+    def forecast(self, target: float, *, level: float = 0.9) -> Forecast:
+        """Labels until the mean error of structures kept aside is ``target`` (eV/Å), by their learning curve."""
+        checks = self.checks
+        return forecast([c["labels"] for c in checks], [c["mean"] for c in checks], target, level=level)
+
+    def before(self, number: int) -> History:
+        """The history when query ``number`` was about to be decided."""
+        places = [place for place, entry in enumerate(self.entries) if entry["kind"] == "query"]
+        return replace(self, entries=self.entries[: places[number]])
+
+    def recognised(self, labelled: Labelled) -> dict[int, dict[str, Any]]:
+        """Contents of label entries by pool index, of labelled structures that are open.
+
+        Raises
+        ------
+        DataError
+            If one is not open.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        for place in range(len(labelled)):
+            one = labelled[place]
+            index = next((index for index in self.open if _same(self.pool[index], one.structures)), None)
+            if index is None or index in found:
+                remedy = "label the structures of ask(), each once, with their positions as they are"
+                raise DataError(expected(f"structure {place}", "an open one", "another", remedy))
+            found[index] = content(one)
+        return found
+
+    def __str__(self) -> str:
+        labels, chosen = self.spent - len(self.failures), sum(query["purpose"] == "chosen" for query in self.queries)
+        lines = [f"{labels} labels and {len(self.failures)} failures of {self.budget}, {chosen} batches chosen"]
+        if self.checks:
+            last = self.checks[-1]
+            bound = "no bound yet" if last["bound"] is None else f"bound {last['bound']:.3g} eV/Å"
+            lines.append(f"force error of structures kept aside: mean {last['mean']:.3g} eV/Å, {bound}")
+        return "\n".join([*lines, *([f"over: {self.finished}"] if self.finished else [])])
+
+    def _of(self, kind: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.entries if entry["kind"] == kind]
+
+    def _batch(self, query: dict[str, Any]) -> Labelled | None:
+        answers = self.answers
+        labelled = [i for i in query["indices"] if answers.get(i, {}).get("kind") == "label"]
+        return _joined([_labelled(self.pool[i], answers[i]) for i in labelled])
+
+
+def content(one: Labelled) -> dict[str, Any]:
+    """The labels of one structure as numbers for JSON; ``None`` where there is none."""
+    present = {"forces": bool(one.has_forces.all()), "stresses": bool(one.has_stresses.all())}
+    found = {}
+    for name in _LABELS:
+        value = getattr(one, name)
+        owner = {"force_errors": "forces", "stress_errors": "stresses"}.get(name, name)
+        found[name] = None if value is None or not present.get(owner, True) else value.double().tolist()
+    return found
+
+
+def force_errors(prediction: Prediction, labelled: Labelled) -> Float[Tensor, " structures"]:
+    """Mean absolute error of the force components of each structure, in eV/Å."""
+    error = (prediction.forces.mean - labelled.forces).abs().mean(1)
+    index, counts = labelled.structures.structure_index, labelled.structures.counts
+    return error.new_zeros(len(labelled)).index_add(0, index, error) / counts
+
+
+def _labelled(structure: Structures, entry: dict[str, Any]) -> Labelled:
+    like = structure.positions
+    arrays = {name: like.new_tensor(entry[name]) for name in _LABELS if entry[name] is not None}
+    return Labelled(structure, **arrays)
+
+
+def _joined(parts: list[Labelled | None]) -> Labelled | None:
+    known = [part for part in parts if part is not None]
+    return Labelled.concatenate(known) if known else None
+
+
+def _same(first: Structures, second: Structures) -> bool:
+    """Whether two structures are one, but for the digits that a file drops."""
+    if not torch.equal(first.species, second.species):
+        return False
+    return bool((first.positions - second.positions).abs().max() < _ROUNDING)

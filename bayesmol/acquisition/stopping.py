@@ -1,0 +1,169 @@
+"""When to stop labelling: a bound on the error from labels kept aside, and a forecast of the labels still needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from bayesmol.applicability import tolerance_rank
+from bayesmol.errors import ApplicabilityError, DataError, ShapeError, expected
+
+__all__ = ["Check", "Forecast", "StopRule", "forecast"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A look at the structures kept aside.
+
+    Attributes
+    ----------
+    bound
+        Error that at least the share of structures does not exceed, with the confidence; infinite if they are too few.
+    met
+        Whether the bound is at most the target.
+    guarantee
+        The sentence that holds.
+    """
+
+    bound: float
+    met: bool
+    guarantee: str
+
+
+@dataclass(frozen=True)
+class StopRule:
+    r"""Stop as soon as most structures are predicted well, with confidence: ``rule.check(errors, look)``.
+
+    The bound of look r is an exact tolerance limit: the error of rank k from above, with k from
+    :func:`~bayesmol.applicability.tolerance_rank` at confidence :math:`1 - \delta_r`. The looks share what may go
+    wrong, :math:`\delta_r = \delta / (r (r + 1))`, which sums to δ however often one looks; so the rule may be asked
+    after every batch. The errors are of structures drawn from the pool at random and never learned from.
+
+    Attributes
+    ----------
+    target
+        Error that is good enough, in the unit of the errors.
+    share
+        Fraction of structures that must be as good.
+    confidence
+        Probability that, whenever the rule says stop, they are.
+
+    References
+    ----------
+    Wilks, Ann. Math. Stat. 12, 91 (1941), for the tolerance limit.
+    """
+
+    target: float
+    share: float = 0.9
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not self.target > 0:
+            raise DataError(expected("target", "a positive error", self.target))
+        for name in ("share", "confidence"):
+            if not 0 < getattr(self, name) < 1:
+                raise DataError(expected(name, "a probability strictly between 0 and 1", getattr(self, name)))
+
+    def check(self, errors: Float[Tensor, " structures"], look: int) -> Check:
+        """Bound at look number ``look``, from 1.
+
+        Raises
+        ------
+        DataError
+            If an error is NaN or negative, or the look is not a positive number.
+        """
+        if look < 1:
+            raise DataError(expected("look", "1, 2, …", look))
+        if errors.ndim != 1:
+            raise ShapeError(expected("errors", "one error a structure", tuple(errors.shape)))
+        if not bool((errors >= 0).all()):
+            raise DataError(expected("errors", "errors ≥ 0", "NaN or a negative number"))
+        miss = (1 - self.confidence) / (look * (look + 1))
+        try:
+            bound = float(
+                errors.sort(descending=True).values[tolerance_rank(len(errors), 1 - self.share, 1 - miss) - 1]
+            )
+        except ApplicabilityError:
+            bound = math.inf
+        return Check(bound, bound <= self.target, self._sentence(len(errors), look, miss))
+
+    def needed(self, look: int) -> int:
+        """Smallest number of structures to keep aside that can give a finite bound at this look."""
+        miss = (1 - self.confidence) / (look * (look + 1))
+        return math.ceil(math.log(miss) / math.log(self.share) - 1e-9)
+
+    def _sentence(self, count: int, look: int, miss: float) -> str:
+        return (
+            f"at least {100 * self.share:g} % of structures like the {count} kept aside have an error within the "
+            f"bound: with {100 * (1 - miss):.4g} % confidence at look {look}, {100 * self.confidence:g} % over all "
+            f"looks; a finite bound takes {self.needed(look)}"
+        )
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Number of labels at which the error is expected to reach the target, with its interval; may be infinite."""
+
+    labels: float
+    lower: float
+    upper: float
+    level: float
+
+    def __str__(self) -> str:
+        return f"{self.labels:.0f} labels ({self.lower:.0f} to {self.upper:.0f}, {100 * self.level:g} %)"
+
+
+def forecast(
+    labels: Sequence[int], errors: Sequence[float], target: float, *, level: float = 0.9, largest: float = 1e9
+) -> Forecast:
+    r"""Labels needed for a target error, if the learning curve :math:`e = a n^{-b}` goes on as it went.
+
+    Least squares of :math:`\ln e` on :math:`\ln n`; the interval is Fieller's, of the place where line and target
+    meet, with the scatter about the line as its error. It is an extrapolation, not a guarantee.
+
+    Parameters
+    ----------
+    labels, errors
+        Points of the curve, in the order of learning; at least 3.
+    largest
+        What lies beyond is called infinite.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than three points, or a number is not positive.
+
+    References
+    ----------
+    Fieller, J. R. Stat. Soc. B 16, 175 (1954).
+    """
+    if len(labels) != len(errors) or len(set(labels)) < 3 or min(*labels, *errors, target) <= 0:
+        raise DataError(expected("labels, errors", "three or more points of positive numbers", (labels, errors)))
+    x, y = (torch.tensor([float(v) for v in values], dtype=torch.float64).log() for values in (labels, errors))
+    center, spread = x.mean(), (x - x.mean()).square().sum()
+    slope, height = ((x - center) * y).sum() / spread, y.mean() - math.log(target)
+    scatter = (y - y.mean() - slope * (x - center)).square().sum() / (len(x) - 2)
+    quantile = float(stats.t.ppf((1 + level) / 2, len(x) - 2)) ** 2 * float(scatter)
+    ends = _fieller(float(height), float(slope), quantile / len(x), quantile / float(spread))
+    best = -float(height / slope) if slope < 0 else math.inf
+    counts = [math.exp(min(float(center) + end, 700.0)) for end in (best, *ends)]
+    counts = [count if count <= largest else math.inf for count in counts]
+    return Forecast(*counts, level)
+
+
+def _fieller(height: float, slope: float, first: float, second: float) -> tuple[float, float]:
+    r"""Ends of the u with :math:`(h + s u)^2 \le c_1 + c_2 u^2`; without an upper end where the slope may be zero."""
+    a, b, c = slope**2 - second, height * slope, height**2 - first
+    if slope >= 0 or (a <= 0 and b * b <= a * c) or a == 0:
+        return -math.inf, math.inf
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    lower, upper = sorted(((-b - root) / a, (-b + root) / a))
+    if a > 0:
+        return lower, upper
+    return (upper if -height / slope >= upper else -math.inf), math.inf

@@ -1,0 +1,73 @@
+"""The same call on one core, on two processes, or on a cluster: the only file that knows joblib."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from bayesmol.progress import progress
+
+__all__ = ["parallel"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def parallel(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    description: str = "",
+    received: Callable[[int, Result], None] | None = None,
+) -> list[Result]:
+    """``[function(item) for item in items]``, in this order, wherever joblib is told to compute.
+
+    Without more it runs here, one item after the other. ``with joblib.parallel_config(n_jobs=2):`` around the call
+    makes it run in two processes, and ``with joblib.parallel_config("dask"):`` on the cluster of the
+    ``distributed.Client`` that is open, which computes again what a lost worker had. Where items are computed changes
+    no result: a function that needs random numbers takes its seed with the item.
+
+    Parameters
+    ----------
+    function
+        Defined at the top of a module, so that other processes find it.
+    items
+        One task each: make them last at least some 10 ms.
+    description
+        Of the progress bar.
+    received
+        Called here with the position and the result of each item as it comes, in order: to keep what is done.
+
+    Raises
+    ------
+    Exception
+        The first that ``function`` raises, with a note that names the item.
+    """
+    tasks, results = list(enumerate(items)), []
+    with progress(description or "computing", len(tasks)) as advance:
+        for position, result in enumerate(_computed(function, tasks)):
+            if received is not None:
+                received(position, result)
+            results.append(result)
+            advance()
+    return results
+
+
+def _computed(function: Callable[[Item], Result], tasks: list[tuple[int, Item]]):
+    """Results as they come, in order."""
+    if len(tasks) < 2:  # a single item, as at a step of a simulation, is not worth a pool
+        return (_named(function, position, item) for position, item in tasks)
+    from joblib import Parallel, delayed
+
+    work = (delayed(_named)(function, position, item) for position, item in tasks)
+    return Parallel(return_as="generator")(work)
+
+
+def _named(function: Callable[[Item], Result], position: int, item: Item) -> Result:
+    """The result for one item; an error says which item it was."""
+    try:
+        return function(item)
+    except Exception as error:
+        text = repr(item)
+        error.add_note(f"in item {position}: {text if len(text) <= 200 else text[:200] + '…'}")
+        raise
