@@ -1,33 +1,22 @@
-"""Domain of applicability: a verdict and a p-value with a guarantee, for any score of strangeness."""
+"""Domain of applicability: any score of strangeness, calibrated to a verdict and a p-value with a guarantee."""
 
 from __future__ import annotations
 
-import bisect
-import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from scipy.special import betaincinv
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesmol.applicability.scores import Leverage, LeverageScore, Nearest, NearestScore, Score, identity
-from bayesmol.errors import ApplicabilityError, DataError, FormatError, ShapeError, expected
+from bayesmol.applicability.atoms import AtomicScore, AtomRanks
+from bayesmol.applicability.calibrated_domain import CalibratedDomain, Verdict, atom_kinds, scored
+from bayesmol.applicability.scores import SPECIFICATIONS, Score, Specification, identity
+from bayesmol.applicability.tolerance import checked_probability, tolerance_rank
+from bayesmol.applicability.weighted_p import checked_weights, effective_rows
+from bayesmol.errors import ApplicabilityError, DataError, ShapeError, expected
+from bayesmol.representation.atomic import AtomicFeatures
 
 __all__ = ["CalibratedDomain", "Domain", "Verdict", "tolerance_rank"]
-
-_SPECIFICATIONS = {"leverage": Leverage(), "knn": Nearest()}
-_FITTED = {"leverage": LeverageScore, "knn": NearestScore}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the domain says of each row: its score, its conformal p-value, and whether it is inside."""
-
-    score: Float[Tensor, " rows"]
-    p_value: Float[Tensor, " rows"]
-    inside: Bool[Tensor, " rows"]
 
 
 @dataclass(frozen=True)
@@ -35,36 +24,68 @@ class Domain:
     """Domain of applicability by a score ``features → (rows,)``, higher is stranger.
 
     ``Domain("knn").fit(training).calibrate(calibration).assess(new)``; a score that needs no fitting skips ``fit``.
+    Features are a tensor with one row a configuration, or :class:`~bayesmol.representation.atomic.AtomicFeatures` with
+    one row an atom: the structure is then the unit of calibration and verdict, and its atoms are judged beside.
 
     Attributes
     ----------
     score
-        ``"identity"`` (the features are the scores), ``"leverage"``, ``"knn"``, a specification of these with its
-        own settings, or any function of features.
+        ``"identity"`` (the features are the scores), ``"leverage"``, ``"knn"`` or another name of
+        :data:`~bayesmol.applicability.scores.SPECIFICATIONS`, a specification with its own settings, or any function
+        of features.
     level
         Rate of false alarms: at most this fraction of rows like the calibration rows is called outside …
     confidence
         … with this probability over the draw of the calibration rows.
+    by_species
+        Whether atoms of each element have their own fitted score and their own calibration.
+    strongest
+        The score of a structure is the mean of this many largest scores of its atoms; 1: the largest.
     """
 
-    score: str | Leverage | Nearest | Score = "identity"
+    score: str | Specification | Score = "identity"
     level: float = 0.02
     confidence: float = 0.95
+    by_species: bool = False
+    strongest: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("level", "confidence"):
-            if not 0 < getattr(self, name) < 1:
-                raise DataError(expected(name, "a probability strictly between 0 and 1", getattr(self, name)))
-        if isinstance(self.score, str) and self.score not in ("identity", *_SPECIFICATIONS):
-            raise DataError(expected("score", ["identity", *_SPECIFICATIONS], self.score))
+        checked_probability(level=self.level, confidence=self.confidence)
+        if isinstance(self.score, str) and self.score not in ("identity", *SPECIFICATIONS):
+            raise DataError(expected("score", ["identity", *SPECIFICATIONS], self.score))
+        if self.strongest < 1:
+            raise DataError(expected("strongest", "a number of atoms, at least 1", self.strongest))
 
-    def fit(self, features: Tensor) -> Domain:
+    def fit(self, features: Tensor | AtomicFeatures) -> Domain:
         """The same domain with its score fitted to training features."""
-        score = _SPECIFICATIONS.get(self.score, self.score) if isinstance(self.score, str) else self.score
-        return replace(self, score=score.fit(features)) if isinstance(score, (Leverage, Nearest)) else self
+        score = self._specification
+        if isinstance(features, AtomicFeatures):
+            fitted = AtomicScore.of(score, features, by_species=self.by_species, strongest=self.strongest)
+            return replace(self, score=fitted)
+        self._refuse_settings_of_atoms()
+        return replace(self, score=score.fit(features)) if isinstance(score, Specification) else self
 
-    def calibrate(self, features: Tensor) -> CalibratedDomain:
+    def calibrate(
+        self,
+        features: Tensor | AtomicFeatures,
+        *,
+        groups: Int[Tensor, " rows"] | None = None,
+        weights: Float[Tensor, " rows"] | None = None,
+        guard: Float[Tensor, " rows"] | None = None,
+    ) -> CalibratedDomain:
         """Domain with its threshold, from features of rows that neither model nor score has seen.
+
+        Parameters
+        ----------
+        groups
+            Group of each row where rows depend on each other, such as the trajectory of each frame. The unit is then
+            the group, with the largest score of its rows: groups must be exchangeable, rows need not be.
+        weights
+            Density ratio of new to calibration rows at each row, up to a factor (such as those of
+            :class:`~bayesmol.calibration.DensityRatio`), where new rows are distributed otherwise; :meth:`assess` then
+            needs the weights of the new rows.
+        guard
+            Score of physical guards, added to that of the features; it must be finite here.
 
         Raises
         ------
@@ -73,115 +94,57 @@ class Domain:
         DataError
             If a calibration score is not finite.
         """
-        score = identity if self.score == "identity" else self.score
-        if isinstance(score, (str, Leverage, Nearest)):
-            raise ApplicabilityError(expected("score", "a fitted score", score, "call fit(training features) first"))
-        scores = _scores(score, features)
+        score = self._ready(features)
+        scores, atoms = scored(score, features, guard)
         if not bool(torch.isfinite(scores).all()):
             raise DataError(expected("features", "calibration rows with finite scores", "infinity", "remove them"))
+        unit, owner = "row" if atoms is None else "structure", None
+        if groups is not None:
+            unit, owner = "group", _owners(groups, scores, weights)
+            scores = scores.new_zeros(int(owner.max()) + 1).scatter_reduce(0, owner, scores, "amax", include_self=False)
+        if weights is not None:
+            return self._weighted(score, scores, checked_weights(weights, len(scores)).to(scores.device), unit)
         tolerance_rank(len(scores), self.level, self.confidence)
-        return CalibratedDomain(score, scores.sort().values, self.level, self.confidence)
+        ranks = None if atoms is None else _ranks(score, features, atoms, owner)
+        return CalibratedDomain(score, scores.sort().values, self.level, self.confidence, unit, ranks)
 
-
-@dataclass(frozen=True, eq=False)
-class CalibratedDomain:
-    """Fitted domain; ``scores`` are those of the calibration rows, ascending."""
-
-    score: Score
-    scores: Float[Tensor, " calibration"]
-    level: float
-    confidence: float
+    def _weighted(self, score: Score, scores: Tensor, weights: Tensor, unit: str) -> CalibratedDomain:
+        effective_rows(weights, self.level)
+        scores, order = scores.sort()
+        return CalibratedDomain(score, scores, self.level, self.confidence, unit, None, weights[order])
 
     @property
-    def threshold(self) -> float:
-        """Largest score inside: the calibration score of :func:`tolerance_rank` from above."""
-        return float(self.scores[-tolerance_rank(len(self.scores), self.level, self.confidence)])
+    def _specification(self) -> Specification | Score:
+        named = SPECIFICATIONS | {"identity": identity}
+        return named[self.score] if isinstance(self.score, str) else self.score
 
-    @property
-    def guarantee(self) -> str:
-        """The sentence that holds for ``inside``."""
-        return (
-            f"with probability {self.confidence:g} over the draw of the {len(self.scores)} calibration rows, at most "
-            f"{100 * self.level:g} % of rows from their distribution are called outside; "
-            "a p-value is ≤ p for at most a fraction p of rows exchangeable with them"
-        )
+    def _ready(self, features: Tensor | AtomicFeatures) -> Score:
+        """The fitted score for features of this kind."""
+        score = self._specification
+        if isinstance(score, Specification):
+            raise ApplicabilityError(expected("score", "a fitted score", type(score).__name__, "call fit first"))
+        if isinstance(features, AtomicFeatures):
+            if isinstance(score, AtomicScore):
+                return score
+            if self.by_species:
+                raise ApplicabilityError(expected("by_species", "scores of each species", "none", "call fit first"))
+            return AtomicScore.of(score, features, by_species=False, strongest=self.strongest)
+        self._refuse_settings_of_atoms()
+        return score
 
-    def assess(self, features: Tensor) -> Verdict:
-        r"""Verdict on each row, with the conformal p-value :math:`p = (1 + \#\{i : s_i \ge s\})/(n + 1)`.
-
-        A score of infinity (a hard physical guard) is always outside.
-
-        Raises
-        ------
-        DataError
-            If a score is NaN.
-        """
-        score = _scores(self.score, features)
-        below = torch.searchsorted(self.scores.to(score.device), score, right=False)
-        p_value = (1.0 + len(self.scores) - below.double()) / (len(self.scores) + 1)
-        return Verdict(score, p_value, score <= self.threshold)
-
-    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Header (JSON) and arrays that :meth:`from_state` reads back; a function as score is left out."""
-        name = "identity" if self.score is identity else "function"
-        name = next((known for known, kind in _FITTED.items() if isinstance(self.score, kind)), name)
-        header = {"score": name, "level": self.level, "confidence": self.confidence}
-        fitted = {f"score.{key}": value for key, value in vars(self.score).items()} if name in _FITTED else {}
-        return header, {"scores": self.scores, **fitted}
-
-    @classmethod
-    def from_state(
-        cls, header: dict[str, Any], arrays: dict[str, Tensor], score: Score | None = None
-    ) -> CalibratedDomain:
-        """Domain from :meth:`state`; ``score`` is needed if the score was a function.
-
-        Raises
-        ------
-        FormatError
-            If a part is missing.
-        """
-        name = header.get("score")
-        if not {"score", "level", "confidence"} <= set(header) or "scores" not in arrays:
-            raise FormatError(expected("state", "score, level, confidence and scores", [*header, *arrays]))
-        if name in _FITTED:
-            parts = {key.removeprefix("score."): value for key, value in arrays.items() if key.startswith("score.")}
-            score = _FITTED[name](**parts)
-        elif name == "identity":
-            score = identity
-        if score is None:
-            raise FormatError(expected("score", "the function that scored the rows", name, "give it as score="))
-        return cls(score, arrays["scores"], header["level"], header["confidence"])
+    def _refuse_settings_of_atoms(self) -> None:
+        if self.by_species or self.strongest != 1 or isinstance(self.score, AtomicScore):
+            raise DataError(expected("features", "AtomicFeatures for a domain of atoms", "a tensor of rows"))
 
 
-def tolerance_rank(count: int, level: float, confidence: float) -> int:
-    r"""Rank k from above of the calibration score that is the threshold: an exact tolerance limit.
-
-    New scores exceed the k-th largest of n with a probability that is :math:`\mathrm{Beta}(k, n + 1 - k)` over the
-    draw of the calibration rows; k is the largest whose quantile at ``confidence`` is at most ``level``.
-
-    Raises
-    ------
-    ApplicabilityError
-        If there is none: :math:`n < \ln(1 - \mathrm{confidence}) / \ln(1 - \mathrm{level})`.
-
-    References
-    ----------
-    Wilks, Ann. Math. Stat. 12, 91 (1941); Bates et al., Ann. Stat. 51, 149 (2023).
-    """
-    rank = bisect.bisect_right(
-        range(1, count + 1), level, key=lambda k: float(betaincinv(k, count + 1 - k, confidence))
-    )
-    if rank == 0:
-        needed = math.ceil(math.log1p(-confidence) / math.log1p(-level) - 1e-9)
-        aim = f"at least {needed} rows for level {level:g} at confidence {confidence:g}"
-        raise ApplicabilityError(expected("features", aim, count, "calibrate on more rows or raise the level"))
-    return rank
+def _ranks(score: AtomicScore, features: AtomicFeatures, atoms: Tensor, owner: Tensor | None) -> AtomRanks:
+    structures = features.structure_index
+    return AtomRanks.of(atoms, atom_kinds(score, features), structures if owner is None else owner[structures])
 
 
-def _scores(score: Score, features: Tensor) -> Tensor:
-    scores = score(features)
-    if scores.ndim != 1 or len(scores) != len(features):
-        raise ShapeError(expected("score", f"one number a row, shape ({len(features)},)", tuple(scores.shape)))
-    if bool(scores.isnan().any()):
-        raise DataError(expected("features", "rows with a score", "NaN scores", "look for NaN in the features"))
-    return scores.double()
+def _owners(groups: Tensor, scores: Tensor, weights: Tensor | None) -> Tensor:
+    if groups.shape != scores.shape:
+        raise ShapeError(expected("groups", f"one a row, shape ({len(scores)},)", tuple(groups.shape)))
+    if weights is not None:
+        raise DataError(expected("groups, weights", "one of the two", "both", "give one row of each group"))
+    return groups.unique(return_inverse=True)[1]

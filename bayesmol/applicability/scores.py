@@ -1,20 +1,71 @@
-"""Scores of strangeness: functions of features that are higher the less the training features support a point."""
+"""The contract of a score of strangeness, and the scores that have a name.
+
+A score maps features, one row a configuration, to one number a row that is higher the less the training features
+support it. A specification is a frozen dataclass with ``fit(features) -> score``. Any function of features is a score.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import fields, is_dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesmol.applicability.density import KernelDensity, KernelDensityScore
+from bayesmol.applicability.linear import Leverage, LeverageScore, Mahalanobis, MahalanobisScore
+from bayesmol.applicability.maxvol import MaxVol, MaxVolScore
+from bayesmol.applicability.nearest import Nearest, NearestScore
 from bayesmol.errors import DataError, ShapeError, expected
-from bayesmol.typing import Features
 
-__all__ = ["Leverage", "LeverageScore", "Nearest", "NearestScore", "Score", "identity"]
+__all__ = [
+    "FITTED",
+    "SPECIFICATIONS",
+    "KernelDensity",
+    "KernelDensityScore",
+    "Leverage",
+    "LeverageScore",
+    "Mahalanobis",
+    "MahalanobisScore",
+    "MaxVol",
+    "MaxVolScore",
+    "Nearest",
+    "NearestScore",
+    "Score",
+    "Specification",
+    "check_score",
+    "identity",
+]
 
 Score = Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class Specification(Protocol):
+    """Settings of a score that is fitted to training features."""
+
+    def fit(self, features: Tensor) -> Score:
+        """Score from training features, one row a configuration."""
+        ...
+
+
+SPECIFICATIONS: dict[str, Specification] = {
+    "leverage": Leverage(),
+    "mahalanobis": Mahalanobis(),
+    "knn": Nearest(),
+    "kde": KernelDensity(),
+    "maxvol": MaxVol(),
+}
+# Fitted scores that hold tensors and nothing else: ``FITTED[name](**vars(score))`` is the same score.
+FITTED: dict[str, type] = {
+    "leverage": LeverageScore,
+    "mahalanobis": MahalanobisScore,
+    "knn": NearestScore,
+    "kde": KernelDensityScore,
+    "maxvol": MaxVolScore,
+}
 
 
 def identity(features: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
@@ -24,101 +75,63 @@ def identity(features: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
     return features
 
 
-@dataclass(frozen=True)
-class Leverage:
-    r"""Leverage :math:`h(x) = x^\top (X^\top X + \lambda I)^{-1} x` of a linear model with training features X.
+def check_score(score: Score | Specification, features: Tensor, *, rtol: float = 1e-6) -> None:
+    """Assert the contract of a score, or of a specification that is fitted to ``features`` first.
 
-    Attributes
+    One finite number a row on the device and in the precision of the features; the same again; each row scored by
+    itself, whatever its place and company; features left as they were; a NaN never scored as if it were a number; and
+    a fitted score of tensors only, which a file can hold, is the same bit by bit when it is rebuilt from them.
+
+    Parameters
     ----------
-    ridge
-        :math:`\lambda` as a fraction of the mean diagonal of :math:`X^\top X`.
+    features
+        At least four rows on which the score must be finite, such as training rows; of any shape after the first axis.
+
+    Raises
+    ------
+    AssertionError
+        With the broken rule.
     """
-
-    ridge: float = 1e-8
-
-    def fit(self, features: Features) -> LeverageScore:
-        """Score from training features.
-
-        Raises
-        ------
-        DataError
-            If a feature is not finite, all are zero, or the ridge is too small for a Cholesky factor.
-        """
-        features = _finite(features)
-        gram = features.T @ features
-        scale = float(gram.diagonal().mean())
-        if scale == 0:
-            raise DataError(expected("features", "features other than zero", "only zeros"))
-        factor, failed = torch.linalg.cholesky_ex(gram + self.ridge * scale * torch.eye(len(gram)).to(gram))
-        if bool(failed):
-            raise DataError(expected("ridge", "a ridge that makes the features definite", self.ridge, "increase it"))
-        return LeverageScore(factor)
+    before = features.clone()
+    fitted = score.fit(features) if isinstance(score, Specification) else score
+    values = fitted(features)
+    assert torch.equal(before, features), "a score must leave the features as they were"
+    assert tuple(values.shape) == (len(features),), f"one number a row, got shape {tuple(values.shape)}"
+    assert (values.dtype, values.device) == (features.dtype, features.device), "precision and device must be kept"
+    assert bool(torch.isfinite(values).all()), "scores of rows like the training rows must be finite"
+    assert torch.equal(values, fitted(features)), "the same rows must have the same scores"
+    scale = float(values.abs().max())
+    for law, order in _arrangements(len(features)).items():
+        got = torch.cat([fitted(features[part.to(features.device)]) for part in order])
+        want = values[torch.cat(order).to(values.device)]
+        assert torch.allclose(got, want, rtol=rtol, atol=rtol * scale), law
+    _check_missing(fitted, features)
+    if isinstance(score, Specification):
+        assert torch.equal(values, score.fit(features)(features)), "the same fit must give the same scores"
+    _check_arrays(fitted, features, values)
 
 
-@dataclass(frozen=True, eq=False)
-class LeverageScore:
-    """Fitted :class:`Leverage`: the lower Cholesky factor of the ridged Gram matrix."""
-
-    factor: Float[Tensor, " features features"]
-
-    def __call__(self, features: Features) -> Float[Tensor, " rows"]:
-        """Leverage of each row."""
-        features = _columns(features, len(self.factor))
-        return torch.linalg.solve_triangular(self.factor, features.T, upper=False).square().sum(0)
+def _arrangements(count: int) -> dict[str, list[Tensor]]:
+    order = torch.arange(count)
+    return {
+        "a score must follow its row to another place": [order.flip(0).roll(1)],
+        "a score must not depend on the rows scored with it": [order[:1], order[1 : count // 2], order[count // 2 :]],
+    }
 
 
-@dataclass(frozen=True)
-class Nearest:
-    """Mean distance to the nearest training rows, each feature in units of its training standard deviation.
-
-    Features that are constant in training keep their own unit.
-
-    Attributes
-    ----------
-    neighbours
-        Number of nearest rows in the mean.
-    """
-
-    neighbours: int = 5
-
-    def fit(self, features: Features) -> NearestScore:
-        """Score from training features; raises :class:`DataError` with fewer rows than neighbours."""
-        features = _finite(features)
-        if not 1 <= self.neighbours <= len(features):
-            raise DataError(expected("neighbours", f"1 to {len(features)} (training rows)", self.neighbours))
-        spread = features.std(0, correction=0)
-        scale = torch.where(spread > 0, spread, 1.0)
-        return NearestScore(features / scale, scale, torch.tensor(self.neighbours))
+def _check_missing(fitted: Score, features: Tensor) -> None:
+    broken = features.clone()
+    broken[1].fill_(float("nan"))
+    try:
+        values = fitted(broken)
+    except DataError:
+        return
+    assert bool(values[1].isnan()), "a row of NaN must raise DataError or score NaN"
 
 
-@dataclass(frozen=True, eq=False)
-class NearestScore:
-    """Fitted :class:`Nearest`: the scaled training rows, the scales, and the number of neighbours."""
-
-    reference: Features
-    scale: Float[Tensor, " features"]
-    neighbours: Tensor
-
-    def __call__(self, features: Features) -> Float[Tensor, " rows"]:
-        """Mean distance of each row to its nearest training rows; memory is bounded by chunks of rows."""
-        scaled = _columns(features, len(self.scale)) / self.scale
-        chunk = max(1, 2**24 // len(self.reference))
-        nearest = [
-            torch.cdist(part, self.reference).topk(int(self.neighbours), largest=False).values.mean(1)
-            for part in scaled.split(chunk)
-        ]
-        return torch.cat(nearest)
-
-
-def _finite(features: Tensor) -> Tensor:
-    if features.ndim != 2 or features.numel() == 0:
-        raise ShapeError(expected("features", "shape (rows, features), not empty", tuple(features.shape)))
-    if not bool(torch.isfinite(features).all()):
-        raise DataError(expected("features", "finite numbers", "NaN or infinity"))
-    return features.double()
-
-
-def _columns(features: Tensor, count: int) -> Tensor:
-    if features.ndim != 2 or features.shape[1] != count:
-        raise ShapeError(expected("features", f"shape (rows, {count})", tuple(features.shape)))
-    return features.double()
+def _check_arrays(fitted: Score, features: Tensor, values: Tensor) -> None:
+    if type(fitted) in FITTED.values():
+        assert is_dataclass(fitted) and {field.name for field in fields(fitted)} == set(vars(fitted)), "only fields"
+        assert all(isinstance(part, Tensor) for part in vars(fitted).values()), "a score for files holds tensors only"
+        again = type(fitted)(**{name: part.clone() for name, part in vars(fitted).items()})
+        assert torch.equal(values, again(features)), "a score must survive its arrays bit by bit"
