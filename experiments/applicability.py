@@ -61,7 +61,7 @@ def control(
         str | None, typer.Option(help="Labelled frames; default: what is left of the training file.")
     ] = None,
     train_size: Annotated[int, typer.Option(help="Frames to learn from.")] = 50,
-    calibration_size: Annotated[int, typer.Option(help="Frames that calibrate, in each resplit.")] = 300,
+    calibration_size: Annotated[int, typer.Option(help="Frames that calibrate, in each resplit.")] = 400,
     resplits: Annotated[int, typer.Option(help="Number of resplits.")] = 200,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -78,11 +78,14 @@ def control(
 
 
 @app.command()
-def monitor(context: typer.Context, seed: Seed = 0, figures: Plots = None, json: Json = None) -> None:
+def monitor(
+    context: typer.Context, data: File = "rmd17/ethanol", seed: Seed = 0, figures: Plots = None, json: Json = None
+) -> None:
     """Alarms while molecular dynamics runs: false ones, and how soon after a jump from 300 to 1200 K."""
     study = Study("applicability", "monitor", context.params, packages=PACKAGES)
     study.expectations = {"alarm_false_rate": {"upper": 0.01}, "alarm_delay_frames": {"upper": 50}}
-    plots = applicability_monitor.monitor(study, seed=seed)
+    frames = labelled(data)
+    plots = applicability_monitor.monitor(study, frames[:200], frames[1000:1040].structures, seed=seed)
     study.notes += save_figures(plots, figures) if figures else []
     study.finish(json)
 

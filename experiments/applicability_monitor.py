@@ -69,12 +69,14 @@ def monitor(
     return watched(study, streams, steps // INTERVAL, surrogates, seed)
 
 
-def simulated(model: Any, starts: Structures, calibration: int, usual: int, jump: int, seed: int) -> Streams:
+def simulated(
+    model: Any, starts: Structures, calibration: int, usual: int, jump: int, seed: int, forget: int = 300
+) -> Streams:
     """Langevin dynamics of all chains: 300 K to forget the start, to calibrate and to watch, then 1200 K."""
     source, mass = generator(seed), masses(starts)
     velocities = torch.randn(starts.positions.shape, generator=source, dtype=torch.float64) * (_kt(COLD) / mass).sqrt()
     state, found = (starts, velocities), []
-    for temperature, length in ((COLD, 300), (COLD, calibration), (COLD, usual), (HOT, jump)):
+    for temperature, length in ((COLD, forget), (COLD, calibration), (COLD, usual), (HOT, jump)):
         state, scores = langevin(model, *state, temperature, length, source)
         found.append(scores[:, INTERVAL - 1 :: INTERVAL])
     return Streams(*found[1:])

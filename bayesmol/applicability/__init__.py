@@ -2,8 +2,10 @@
 
 from bayesmol.applicability.atoms import AtomicScore
 from bayesmol.applicability.combination import MaxRank, MaxRankScore
+from bayesmol.applicability.decision import Choices, Decision, DecisionRule
 from bayesmol.applicability.density import KernelDensity, KernelDensityScore
 from bayesmol.applicability.domain import CalibratedDomain, Domain, Verdict
+from bayesmol.applicability.error_control import ControlledDomain, ErrorControl
 from bayesmol.applicability.false_discovery import (
     Selected,
     conditional_p_values,
@@ -13,6 +15,7 @@ from bayesmol.applicability.false_discovery import (
 from bayesmol.applicability.guards import FittedGuards, Guards
 from bayesmol.applicability.linear import Leverage, LeverageScore, Mahalanobis, MahalanobisScore
 from bayesmol.applicability.maxvol import MaxVol, MaxVolScore
+from bayesmol.applicability.monitor import Alarm, Monitor
 from bayesmol.applicability.nearest import Nearest, NearestScore
 from bayesmol.applicability.scores import SPECIFICATIONS, Score, Specification, check_score, identity
 from bayesmol.applicability.spread import EpistemicSpread
@@ -22,10 +25,16 @@ from bayesmol.applicability.weighted_p import effective_rows, weighted_p_values
 
 __all__ = [
     "SPECIFICATIONS",
+    "Alarm",
     "AtomicScore",
     "CalibratedDomain",
+    "Choices",
+    "ControlledDomain",
+    "Decision",
+    "DecisionRule",
     "Domain",
     "EpistemicSpread",
+    "ErrorControl",
     "FittedGuards",
     "Guards",
     "KernelDensity",
@@ -38,6 +47,7 @@ __all__ = [
     "MaxRankScore",
     "MaxVol",
     "MaxVolScore",
+    "Monitor",
     "Nearest",
     "NearestScore",
     "Score",

@@ -17,6 +17,7 @@ from bayesmol.calibration.reference import resampled_counts
 from bayesmol.calibration.statistics import Influenced, average, confidence_interval
 from bayesmol.errors import DataError, expected
 from bayesmol.posterior.interval import checked_level
+from bayesmol.progress import progress
 
 __all__ = ["Intervals", "Measure", "clopper_pearson"]
 
@@ -111,7 +112,11 @@ class Intervals:
         every = torch.arange(rows)
         owner = self.owner(torch.ones(rows, dtype=torch.bool)).cpu()
         counts = resampled_counts(int(owner.max()) + 1, RESAMPLES, seed=seed).long()
-        values, found = statistics(every), [statistics(every.repeat_interleave(count[owner])) for count in counts]
+        values, found = statistics(every), []
+        with progress("bootstrap", RESAMPLES) as advance:
+            for count in counts:
+                found.append(statistics(every.repeat_interleave(count[owner])))
+                advance()
         tail, measures = (1 - self.confidence) / 2, []
         for value, drawn in zip(values, torch.tensor(found, dtype=torch.float64).T, strict=True):
             known = drawn[~drawn.isnan()]

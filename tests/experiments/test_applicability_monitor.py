@@ -1,5 +1,7 @@
 """The alarm in dynamics on made-up streams and on a few steps of a tiny potential."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ase import units
@@ -67,7 +69,7 @@ def test_forces_and_score(module, model, frames):
 
 def test_dynamics_keep_the_temperature(module, frames, source):
     """Free particles: the thermostat alone."""
-    structures = frames.structures[:60]
+    structures = replace(frames.structures[:60], positions=100 * frames.structures[:60].positions)
 
     module.forces_and_score = lambda model, s: (torch.zeros_like(s.positions), torch.ones(len(s)).double())
     start = torch.zeros_like(structures.positions)
@@ -77,7 +79,7 @@ def test_dynamics_keep_the_temperature(module, frames, source):
 
 
 def test_simulated(module, model, frames):
-    streams = module.simulated(model, frames.structures[:2], 20, 10, 10, 0)
+    streams = module.simulated(model, frames.structures[:2], 20, 10, 10, 0, forget=2)
     assert [tuple(part.shape) for part in (streams.calibration, streams.usual, streams.hot)] == [(2, 2), (2, 1), (2, 1)]
     assert bool((streams.usual > 0).all())
 
