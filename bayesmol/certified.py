@@ -15,6 +15,8 @@ from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.posterior import Prediction
 
+_CHANGED = "; since the calibration the potential has learned "
+
 
 @dataclass(frozen=True)
 class CertifiedModel:
@@ -30,6 +32,8 @@ class CertifiedModel:
         Calibrated domain of applicability over the potential's strangeness.
     level
         Level of the guarantees in :attr:`guarantees`.
+    learned
+        Number of structures that the potential has learned since the calibration; the guarantees were earned before.
     """
 
     model: Any
@@ -37,13 +41,15 @@ class CertifiedModel:
     force_rule: ConformalRule | None
     domain: CalibratedDomain
     level: float = 0.9
+    learned: int = 0
 
     @property
     def guarantees(self) -> dict[str, str]:
         """What holds, in words: of the energy intervals, the force intervals and the domain."""
         rules = {"energy": self.energy_rule, "forces": self.force_rule}
         said = {name: rule.guarantee(self.level) for name, rule in rules.items() if rule is not None}
-        return said | {"domain": self.domain.guarantee}
+        remark = _remark(self.learned) if self.learned else ""
+        return said | {"domain": self.domain.guarantee + remark}
 
     @property
     def noise_force(self) -> float:
@@ -64,9 +70,48 @@ class CertifiedModel:
             provenance={**prediction.provenance, "guarantees": self.guarantees},
         )
 
-    def strangeness(self, structures: Any) -> Tensor:
+    def update(self, labelled: Labelled, calibration: Labelled | None = None) -> CertifiedModel:
+        """This model after more labels, learned with the same hyper-parameters.
+
+        Parameters
+        ----------
+        calibration
+            Labelled structures that the potential has not seen, exchangeable with those to be predicted: the intervals
+            and the domain are calibrated anew. Without them the old ones stay, and every guarantee says that it was
+            earned before: the scores were those of a potential that is no more.
+
+        Raises
+        ------
+        DataError
+            If the potential cannot be updated, or calibration structures are training structures.
+        """
+        if not hasattr(self.model, "update"):
+            raise DataError(expected("model", "a potential with update", type(self.model).__name__, "fit it anew"))
+        model = self.model.update(labelled)
+        if calibration is not None:
+            domain = Domain(level=self.domain.level, confidence=self.domain.confidence)
+            return certify(model, calibration, level=self.level, domain=domain)
+        learned = self.learned + len(labelled)
+        rules = {name: _stale(getattr(self, name), learned) for name in ("energy_rule", "force_rule")}
+        return replace(self, model=model, learned=learned, **rules)
+
+    def calculator(self, **options: Any) -> Any:
+        """ASE calculator of this model; options as for :class:`~bayesmol.potentials.Calculator`."""
+        calculator = self.model.calculator(**options)
+        calculator.model = self
+        return calculator
+
+    def deviation_gradient(self, structures: Any) -> tuple[Tensor, Tensor]:
+        """Epistemic standard deviation of each energy (eV) and its gradient (eV/Å), as of the potential."""
+        return self.model.deviation_gradient(structures)
+
+    def features(self, structures: Any) -> Tensor:
+        """Features of structures, as of the potential."""
+        return self.model.features(structures)
+
+    def strangeness(self, structures: Any, prediction: Prediction | None = None) -> Tensor:
         """Strangeness of structures to the potential: higher is stranger."""
-        return self.model.strangeness(structures)
+        return self.model.strangeness(structures, prediction)
 
     def force_factor(self, structures: Any, rank: int = 512, seed: int | torch.Generator = 0) -> list[Tensor]:
         """Factors of the joint covariance of forces, as of the potential."""
@@ -77,7 +122,7 @@ class CertifiedModel:
         from bayesmol.persistence import packed
 
         parts = {"energy_rule": self.energy_rule, "force_rule": self.force_rule, "domain": self.domain}
-        header: dict[str, Any] = {"level": self.level, "guarantees": self.guarantees}
+        header: dict[str, Any] = {"level": self.level, "guarantees": self.guarantees, "learned": self.learned}
         header["model"], arrays = packed(self.model)
         arrays = {f"model.{name}": value for name, value in arrays.items()}
         for name, part in parts.items():
@@ -98,7 +143,8 @@ class CertifiedModel:
 
         domain = CalibratedDomain.from_state(header["domain"], under("domain"))
         model = unpacked(header["model"], under("model"))
-        return cls(model, rule("energy_rule"), rule("force_rule"), domain, header["level"])
+        rules = rule("energy_rule"), rule("force_rule")
+        return cls(model, *rules, domain, header["level"], header.get("learned", 0))
 
 
 def certify(
@@ -138,6 +184,17 @@ def _from_left_out(model: Any, level: float, domain: Domain) -> CertifiedModel:
     left_out = getattr(model, "left_out_strangeness", None)
     scores = model.strangeness(model.training.structures) if left_out is None else left_out()
     return CertifiedModel(model, *rules, domain.calibrate(scores), level)
+
+
+def _remark(learned: int) -> str:
+    """What a guarantee adds when the potential has changed since it was earned."""
+    return f"{_CHANGED}{learned} more structures, so this is not guaranteed now"
+
+
+def _stale(rule: ConformalRule | None, learned: int) -> ConformalRule | None:
+    if rule is None:
+        return None
+    return replace(rule, remark=rule.remark.partition(_CHANGED)[0] + _remark(learned))
 
 
 def _rules(prediction: Prediction, truth: Labelled, source: str) -> tuple[ConformalRule | None, ConformalRule | None]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from calibration_tasks import MADML, _alloy, _madml
+from calibration_tasks import MADML, alloy, madml_columns
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -59,7 +59,7 @@ TABLES = {
 # The same rows in groups that chemistry gives: not in the means, to see what clusters make easy.
 CHEMICAL = {
     "diffusion_by_host": ("diffusion", "E_regression", _host),
-    "embrittlement_by_alloy": ("fluence", "Measured_DT41J_[C]", _alloy),
+    "embrittlement_by_alloy": ("fluence", "Measured_DT41J_[C]", alloy),
 }
 CHOICE = (
     "the default score and its constants (nearest row, sum of absolute differences, 10 neighbours, floor 0.3) were "
@@ -178,7 +178,7 @@ def load(name: str, tables: Path | None) -> MaterialTable:
         If the wheel is not in the folder.
     """
     file, target, group = (TABLES | CHEMICAL)[name]
-    inputs, targets, groups, _ = _madml(tables, file, target, group)
+    inputs, targets, groups, _ = madml_columns(tables, file, target, group)
     parts = (torch.tensor(part, dtype=torch.float64) for part in (inputs, targets))
     return MaterialTable(name, *parts, tuple(groups))
 

@@ -197,7 +197,10 @@ def _bond_forces(tables: Path | None, name: str, element: int, limit: int) -> Co
     return np.concatenate(inputs), np.concatenate(targets), np.concatenate(groups), ("bonded_element", *columns)
 
 
-def _madml(tables: Path | None, file: str, target: str, group: Callable[[dict[str, str]], str] | None) -> Columns:
+def madml_columns(
+    tables: Path | None, file: str, target: str, group: Callable[[dict[str, str]], str] | None
+) -> Columns:
+    """Inputs, targets, groups and names of a table in the wheel of madml."""
     rows = list(csv.DictReader(_member(tables, MADML, f"madml/data/{file}.csv").splitlines()))
     columns = tuple(name for name in rows[0] if name not in {"group", "mat", target})
     inputs = [[float(row[name]) for name in columns] for row in rows]
@@ -257,7 +260,8 @@ def _elements(row: dict[str, str]) -> str:
     return "-".join(sorted(set(re.findall("[A-Z][a-z]?", row["mat"]))))
 
 
-def _alloy(row: dict[str, str]) -> str:
+def alloy(row: dict[str, str]) -> str:
+    """Composition of a steel."""
     return " ".join(row[name] for name in row if name.startswith("wt_percent"))
 
 
@@ -272,10 +276,10 @@ COLUMNS: dict[str, Callable[[Path | None], Columns]] = {
     "ethanol_force": partial(_bond_forces, name="rmd17/ethanol", element=1, limit=166),
     "acetylacetone_energy": partial(_energies, name="acetylacetone/train"),
     "acetylacetone_force": partial(_bond_forces, name="acetylacetone/train", element=8, limit=500),
-    "superconductor": partial(_madml, file="super_cond", target="Tc", group=_elements),
-    "embrittlement": partial(_madml, file="fluence", target="Measured_DT41J_[C]", group=_alloy),
-    "diffusion": partial(_madml, file="diffusion", target="E_regression", group=_solute),
-    "steel": partial(_madml, file="steel_strength", target="yield_strength", group=None),
+    "superconductor": partial(madml_columns, file="super_cond", target="Tc", group=_elements),
+    "embrittlement": partial(madml_columns, file="fluence", target="Measured_DT41J_[C]", group=alloy),
+    "diffusion": partial(madml_columns, file="diffusion", target="E_regression", group=_solute),
+    "steel": partial(madml_columns, file="steel_strength", target="yield_strength", group=None),
     "melting": partial(_chemicals, file="Phase Change/OpenNotebook Melting Points.tsv", target="Tm"),
     "partition": partial(_chemicals, file="Environment/Syrres logP data.csv.gz", target="logP"),
     "critical": partial(_chemicals, file="Critical Properties/IUPACOrganicCriticalProps.tsv", target="Tc"),

@@ -50,7 +50,7 @@ ABOVE = {
 OWNERS = {
     "arviz": ["posterior/arviz.py"],
     "botorch": ["acquisition/botorch.py"],
-    "gpytorch": ["potentials/gradient_*.py"],
+    "gpytorch": ["potentials/gradient_*.py", "acquisition/botorch.py"],  # BoTorch's posteriors are gpytorch's
     "jax": ["inference/nuts.py"],
     "joblib": ["parallel.py"],
     "linear_operator": ["potentials/gradient_*.py"],

@@ -145,3 +145,41 @@ def test_state_round_trip(certified, prediction, parts):
         assert torch.equal(before.lower, after.lower) and torch.equal(before.upper, after.upper)
     assert torch.equal(prediction.inside, found.inside) and torch.equal(prediction.p_value, found.p_value)
     assert other.guarantees == certified.guarantees
+
+
+def test_an_update_says_that_the_guarantees_are_old(certified, parts):
+    updated = certified.update(parts[2][:2])
+    assert updated.learned == 2 and certified.learned == 0 and "not guaranteed now" not in str(certified.guarantees)
+    assert all("has learned 2 more structures, so this is not guaranteed now" in t for t in updated.guarantees.values())
+    twice = updated.update(parts[2][2:5])
+    assert all(said.count("has learned 5 more structures") == 1 for said in twice.guarantees.values())
+    assert "has learned 5" in twice.predict(parts[2][10:12]).energy.interval(0.9).guarantee
+    assert bool(twice.model.trained(parts[2][:5].structures).all())
+    header, arrays = twice.state()
+    assert CertifiedModel.from_state(json.loads(json.dumps(header)), arrays).guarantees == twice.guarantees
+
+
+def test_an_update_with_calibration_data_is_a_new_certificate(certified, model, parts):
+    updated = certified.update(parts[2][:2], parts[1])
+    want = certify(model.update(parts[2][:2]), parts[1])
+    assert updated.guarantees == want.guarantees and updated.learned == 0
+    first, second = (item.predict(parts[2][5:9]) for item in (updated, want))
+    assert torch.equal(first.energy.interval(0.9).lower, second.energy.interval(0.9).lower)
+    assert torch.equal(first.p_value, second.p_value)
+    with pytest.raises(DataError, match="2 shared"):
+        certified.update(parts[2][:2], parts[2])
+
+
+def test_a_potential_without_update_is_refused(certified):
+    from dataclasses import replace
+
+    with pytest.raises(DataError, match="a potential with update"):
+        replace(certified, model=object()).update(None)
+
+
+def test_calculator_answers_with_the_domain(certified, parts):
+    atoms = parts[2][:1].structures.to_ase()[0]
+    atoms.calc = certified.calculator(level=0.8)
+    energy, want = atoms.get_potential_energy(), certified.predict(parts[2][:1])
+    assert energy == float(want.energy.mean) and atoms.calc.uncertainty["inside"] is bool(want.inside)
+    assert atoms.calc.uncertainty["energy_interval"][0] == float(want.energy.interval(0.8).lower)

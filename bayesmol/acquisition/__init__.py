@@ -1,6 +1,67 @@
-"""What should I measure next? Batches that are informative together, with a random baseline beside them."""
+"""What should I measure next? Batches that are informative together, with a random baseline beside them.
+
+The bridge to BoTorch, :mod:`bayesmol.acquisition.botorch`, is imported by its own name, because it needs BoTorch.
+"""
 
 from bayesmol.acquisition.batches import greedy_log_determinant, information_gain
+from bayesmol.acquisition.campaign import Campaign, Query
+from bayesmol.acquisition.fidelity import Autoregressive, value_per_cost
+from bayesmol.acquisition.functions import FUNCTIONS, exceedance, values
+from bayesmol.acquisition.history import History
+from bayesmol.acquisition.improvement import (
+    Goal,
+    expected_improvement,
+    log_expected_improvement,
+    optimistic_value,
+    probability_of_improvement,
+    thompson,
+)
+from bayesmol.acquisition.information import (
+    InformationBounds,
+    d_optimality,
+    expected_information_gain,
+    monte_carlo_information,
+    optimal_design,
+    predictive_information,
+    variance_reduction,
+)
+from bayesmol.acquisition.pareto import hypervolume, non_dominated, pareto_select, shell_error, shells
 from bayesmol.acquisition.pool import Selection, select
+from bayesmol.acquisition.stopping import Check, Forecast, StopRule, forecast
 
-__all__ = ["Selection", "greedy_log_determinant", "information_gain", "select"]
+__all__ = [
+    "FUNCTIONS",
+    "Autoregressive",
+    "Campaign",
+    "Check",
+    "Forecast",
+    "Goal",
+    "History",
+    "InformationBounds",
+    "Query",
+    "Selection",
+    "StopRule",
+    "d_optimality",
+    "exceedance",
+    "expected_improvement",
+    "expected_information_gain",
+    "forecast",
+    "greedy_log_determinant",
+    "hypervolume",
+    "information_gain",
+    "log_expected_improvement",
+    "monte_carlo_information",
+    "non_dominated",
+    "optimal_design",
+    "optimistic_value",
+    "pareto_select",
+    "predictive_information",
+    "probability_of_improvement",
+    "select",
+    "shell_error",
+    "shells",
+    "thompson",
+    "value_per_cost",
+    "values",
+    "variance_reduction",
+]

@@ -4,19 +4,67 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesmol.errors import DataError, expected
+from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.progress import progress
+from bayesmol.typing import Features
 
-__all__ = ["greedy_log_determinant", "information_gain"]
+__all__ = ["Batch", "checked_first", "checked_pool", "greedy_log_determinant", "information_gain"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of a pool in the order of choice.
+
+    Attributes
+    ----------
+    indices
+        Positions in the pool.
+    gains
+        What each brought when it was chosen; the rule says in which unit.
+    """
+
+    indices: Int[Tensor, " size"]
+    gains: Float[Tensor, " size"]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def checked_pool(features: Features, size: int, training: Features | None = None) -> None:
+    """Raise :class:`DataError` unless ``size`` rows can be chosen from finite features."""
+    for name, matrix in {"features": features, "training": training}.items():
+        if matrix is None:
+            continue
+        if matrix.ndim != 2 or 0 in matrix.shape or not matrix.is_floating_point():
+            raise ShapeError(expected(name, "numbers of shape (rows, features), not empty", tuple(matrix.shape)))
+        if matrix.shape[1] != features.shape[1]:
+            raise ShapeError(expected(name, f"shape (rows, {features.shape[1]})", tuple(matrix.shape)))
+        # one pass and no second array: the extremes of a NaN are NaN
+        if not all(bool(torch.isfinite(extreme)) for extreme in matrix.aminmax()):
+            raise DataError(expected(name, "finite numbers", "NaN or infinity", "remove such rows"))
+    if not 1 <= size <= len(features):
+        raise DataError(expected("size", f"1 to {len(features)} (candidates)", size, "enlarge the pool"))
+
+
+def checked_first(first: Sequence[int], size: int, candidates: int) -> None:
+    """Raise :class:`DataError` unless ``first`` are different candidates, at most ``size`` of them."""
+    if len(set(first)) != len(first) or len(first) > size or not all(0 <= index < candidates for index in first):
+        raise DataError(expected("first", f"at most {size} different positions below {candidates}", list(first)))
 
 
 def greedy_log_determinant(
-    factors: Sequence[Float[Tensor, " _ rank"]], noise: float, size: int
+    factors: Sequence[Float[Tensor, " _ rank"]],
+    noise: float,
+    size: int,
+    *,
+    first: Sequence[int] = (),
+    costs: Sequence[float] | None = None,
 ) -> tuple[list[int], list[float]]:
     r"""Indices and gains of a batch S that maximises the information of its labels greedily.
 
@@ -34,6 +82,10 @@ def greedy_log_determinant(
         One a structure, in the unit of the labels.
     noise
         Standard deviation of a label, in the same unit.
+    first
+        Structures that are in the batch anyway; the others are chosen given these.
+    costs
+        Of each structure: the gain for a unit of cost decides, and not the gain.
 
     Returns
     -------
@@ -45,28 +97,38 @@ def greedy_log_determinant(
     Minoux, Optimization Techniques, Springer (1978), 234 (lazy greedy); Krause, Singh, Guestrin, J. Mach. Learn.
     Res. 9, 235 (2008); Kirsch et al., NeurIPS 2019 (the same objective as BatchBALD for a Gaussian process).
     """
-    _check(factors, noise, size)
+    _check(factors, noise, size, first)
     factors = [factor.double() for factor in factors]
+    weights = [1.0] * len(factors) if costs is None else [1 / cost for cost in costs]
     with progress("scoring candidates", len(factors)) as advance:
         covariances, queue = [], []
         for index, factor in enumerate(factors):
             covariances.append(factor @ factor.T)
-            queue.append((-information_gain(covariances[-1], noise), index, 0))
+            if index not in first:
+                queue.append((-weights[index] * information_gain(covariances[-1], noise), index, 0))
             advance()
     heapq.heapify(queue)
     indices, gains, learned, ends = [], [], factors[0][:0], [0]
+
+    def left(index: int, age: int) -> Tensor:
+        overlap = factors[index] @ learned[ends[age] :].T
+        return covariances[index] - overlap @ overlap.T
+
     with progress("choosing structures", size) as advance:
         while len(indices) < size:
-            bound, index, age = heapq.heappop(queue)
-            if age < len(indices):
-                overlap = factors[index] @ learned[ends[age] :].T
-                covariances[index] = covariances[index] - overlap @ overlap.T
-                gain = information_gain(covariances[index], noise)
-                heapq.heappush(queue, (-gain, index, len(indices)))
-                continue
+            if len(indices) < len(first):
+                index = first[len(indices)]
+                covariances[index] = left(index, 0)
+            else:
+                _, index, age = heapq.heappop(queue)
+                if age < len(indices):
+                    covariances[index] = left(index, age)
+                    gain = information_gain(covariances[index], noise)
+                    heapq.heappush(queue, (-weights[index] * gain, index, len(indices)))
+                    continue
+            gains.append(information_gain(covariances[index], noise))
             learned = torch.cat([learned, _learned(factors[index], covariances[index], learned, noise)])
             indices.append(index)
-            gains.append(-bound)
             ends.append(len(learned))
             advance()
     return indices, gains
@@ -86,7 +148,7 @@ def _learned(factor: Tensor, covariance: Tensor, learned: Tensor, noise: float) 
     return torch.linalg.solve_triangular(cholesky, left, upper=False)
 
 
-def _check(factors: Sequence[Tensor], noise: float, size: int) -> None:
+def _check(factors: Sequence[Tensor], noise: float, size: int, first: Sequence[int]) -> None:
     if not 1 <= size <= len(factors):
         raise DataError(expected("size", f"1 to {len(factors)} (candidates)", size, "enlarge the pool"))
     if not noise > 0:
@@ -96,3 +158,4 @@ def _check(factors: Sequence[Tensor], noise: float, size: int) -> None:
         raise DataError(expected("factors", "shape (labels, rank) with one rank", shapes))
     if not all(bool(torch.isfinite(factor).all()) for factor in factors):
         raise DataError(expected("factors", "finite numbers", "NaN or infinity"))
+    checked_first(first, size, len(factors))

@@ -6,6 +6,7 @@ from bayesmol.applicability.decision import Choices, Decision, DecisionRule
 from bayesmol.applicability.density import KernelDensity, KernelDensityScore
 from bayesmol.applicability.domain import CalibratedDomain, Domain, Verdict
 from bayesmol.applicability.error_control import ControlledDomain, ErrorControl
+from bayesmol.applicability.evaluation import DomainReport, evaluate
 from bayesmol.applicability.false_discovery import (
     Selected,
     conditional_p_values,
@@ -14,12 +15,17 @@ from bayesmol.applicability.false_discovery import (
 )
 from bayesmol.applicability.guards import FittedGuards, Guards
 from bayesmol.applicability.linear import Leverage, LeverageScore, Mahalanobis, MahalanobisScore
+from bayesmol.applicability.local_distance import LocalDistance, LocalDistanceScore
 from bayesmol.applicability.maxvol import MaxVol, MaxVolScore
+from bayesmol.applicability.measures import Intervals, Measure, clopper_pearson
 from bayesmol.applicability.monitor import Alarm, Monitor
 from bayesmol.applicability.nearest import Nearest, NearestScore
+from bayesmol.applicability.risk_coverage import RiskCoverage, average_precision, risk_coverage
 from bayesmol.applicability.scores import SPECIFICATIONS, Score, Specification, check_score, identity
 from bayesmol.applicability.spread import EpistemicSpread
+from bayesmol.applicability.subgroups import FoundDomain, SubgroupDomain
 from bayesmol.applicability.tolerance import rows_needed, tolerance_confidence, tolerance_rank
+from bayesmol.applicability.truths import Truth, truths
 from bayesmol.applicability.typicality import Typicality, TypicalityScore
 from bayesmol.applicability.weighted_p import effective_rows, weighted_p_values
 
@@ -33,37 +39,51 @@ __all__ = [
     "Decision",
     "DecisionRule",
     "Domain",
+    "DomainReport",
     "EpistemicSpread",
     "ErrorControl",
     "FittedGuards",
+    "FoundDomain",
     "Guards",
+    "Intervals",
     "KernelDensity",
     "KernelDensityScore",
     "Leverage",
     "LeverageScore",
+    "LocalDistance",
+    "LocalDistanceScore",
     "Mahalanobis",
     "MahalanobisScore",
     "MaxRank",
     "MaxRankScore",
     "MaxVol",
     "MaxVolScore",
+    "Measure",
     "Monitor",
     "Nearest",
     "NearestScore",
+    "RiskCoverage",
     "Score",
     "Selected",
     "Specification",
+    "SubgroupDomain",
+    "Truth",
     "Typicality",
     "TypicalityScore",
     "Verdict",
+    "average_precision",
     "check_score",
+    "clopper_pearson",
     "conditional_p_values",
     "effective_rows",
+    "evaluate",
     "false_discovery_power",
     "identity",
+    "risk_coverage",
     "rows_needed",
     "select_outside",
     "tolerance_confidence",
     "tolerance_rank",
+    "truths",
     "weighted_p_values",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bayesmol.applicability.density import KernelDensity, KernelDensityScore
 from bayesmol.applicability.linear import Leverage, LeverageScore, Mahalanobis, MahalanobisScore
+from bayesmol.applicability.local_distance import LocalDistance, LocalDistanceScore
 from bayesmol.applicability.maxvol import MaxVol, MaxVolScore
 from bayesmol.applicability.nearest import Nearest, NearestScore
 from bayesmol.errors import DataError, ShapeError, expected
@@ -23,16 +24,6 @@ from bayesmol.errors import DataError, ShapeError, expected
 __all__ = [
     "FITTED",
     "SPECIFICATIONS",
-    "KernelDensity",
-    "KernelDensityScore",
-    "Leverage",
-    "LeverageScore",
-    "Mahalanobis",
-    "MahalanobisScore",
-    "MaxVol",
-    "MaxVolScore",
-    "Nearest",
-    "NearestScore",
     "Score",
     "Specification",
     "check_score",
@@ -55,6 +46,7 @@ SPECIFICATIONS: dict[str, Specification] = {
     "leverage": Leverage(),
     "mahalanobis": Mahalanobis(),
     "knn": Nearest(),
+    "local": LocalDistance(),
     "kde": KernelDensity(),
     "maxvol": MaxVol(),
 }
@@ -63,6 +55,7 @@ FITTED: dict[str, type] = {
     "leverage": LeverageScore,
     "mahalanobis": MahalanobisScore,
     "knn": NearestScore,
+    "local": LocalDistanceScore,
     "kde": KernelDensityScore,
     "maxvol": MaxVolScore,
 }

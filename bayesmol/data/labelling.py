@@ -123,7 +123,7 @@ class Reference(ABC):
         """One for each structure; ``received`` is called with position and result of each as soon as it is there."""
         program_version(self.library)
         starts = range(0, len(structures), self.together)
-        chunks = [structures[start : start + self.together] for start in starts]
+        chunks = [structures[start : start + self.together] for start in starts] if len(starts) > 1 else [structures]
 
         def hand_on(chunk: int, found: list[Result]) -> None:
             for offset, result in enumerate(found):
@@ -144,7 +144,8 @@ def assembled(structures: Structures, results: Sequence[Result], reference: Any)
     failures = {position: result.failure for position, result in enumerate(results) if result.failure}
     succeeded = torch.ones(len(structures), dtype=torch.bool)
     succeeded[list(failures)] = False
-    labelled = _labelled(structures[good], [results[k] for k in good], reference.source) if good else None
+    kept = structures if len(good) == len(structures) else structures[good] if good else None
+    labelled = None if kept is None else _labelled(kept, [results[k] for k in good], reference.source)
     return Labels(labelled, succeeded, failures, label_hashes(structures, reference.fingerprint))
 
 

@@ -5,7 +5,6 @@ The only file that imports tblite, PySCF and OpenMM.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -82,8 +81,8 @@ class TBLite(Reference):
             job.set("accuracy", self.accuracy)
             found = job.singlepoint()
             forces = -convert(found.get("gradient"), "Ha/bohr", "eV/Å")
-            volume = abs(np.linalg.det(frame.cell)) if frame.pbc.all() else math.inf
-            stress = convert(found.get("virial"), "Ha", "eV") / volume if frame.pbc.all() else None
+            virial = convert(found.get("virial"), "Ha", "eV")
+            stress = virial / abs(np.linalg.det(frame.cell)) if frame.pbc.all() else None
             return Result(convert(float(found.get("energy")), "Ha", "eV"), forces, stress)
 
         return calculate
@@ -247,9 +246,8 @@ class OpenMM(Reference):
                 context.setPeriodicBoxVectors(*convert(frame.cell, "Å", "nm"))
             context.setPositions(convert(frame.positions, "Å", "nm"))
             state = context.getState(getEnergy=True, getForces=True)
-            energy = state.getPotentialEnergy()._value
             forces = convert(state.getForces(asNumpy=True)._value, "kJ/mol/nm", "eV/Å")
-            return Result(convert(energy, "kJ/mol", "eV"), forces)
+            return Result(convert(state.getPotentialEnergy()._value, "kJ/mol", "eV"), forces)
 
         return calculate
 

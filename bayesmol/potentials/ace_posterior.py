@@ -16,7 +16,7 @@ from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LinearPosterior
 from bayesmol.posterior import Gaussian, Prediction
 from bayesmol.potentials.ace_guards import frame_keys, guards, merged, too_close, unknown_variance
-from bayesmol.potentials.ace_rows import ENERGY, FORCE, VIRIAL, Model, rows_in_chunks
+from bayesmol.potentials.ace_rows import ENERGY, FORCE, VIRIAL, Model
 from bayesmol.progress import progress
 
 
@@ -210,11 +210,27 @@ class ACEPotential:
 
         Equal to a fit of all data with these hyper-parameters; the left-out predictions stay those of the first fit.
         """
-        posterior = self.posterior
+        from bayesmol.potentials.ace_updates import updated_posterior
+
         data = labelled.to(dtype=torch.float64)
-        for rows in rows_in_chunks(self.model, data):
-            posterior = posterior.updated(rows.whitened(self.model), rows.targets, rows.noise(self.model))
-        return replace(self, posterior=posterior, guards=merged(self.guards, guards(self.model, data)))
+        limits = merged(self.guards, guards(self.model, data))
+        return replace(self, posterior=updated_posterior(self, data), guards=limits)
+
+    def features(self, structures: Any) -> Float[Tensor, "structures weights"]:
+        """Features in which the energy is linear with a unit prior: what distances between structures are made of."""
+        return self._energy_rows(Structures.coerce(structures))[0]
+
+    def deviation_gradient(self, structures: Any) -> tuple[Float[Tensor, " structures"], Float[Tensor, "atoms 3"]]:
+        """Epistemic standard deviation of each energy (eV) and its gradient (eV/Å)."""
+        from bayesmol.potentials.ace_updates import deviation_gradient
+
+        return deviation_gradient(self, structures)
+
+    def calculator(self, **options: Any) -> Any:
+        """ASE calculator of this potential; options as for :class:`~bayesmol.potentials.Calculator`."""
+        from bayesmol.potentials.calculator import Calculator
+
+        return Calculator(self, **{"device": self.posterior.mean.device, **options})
 
     def leave_one_out(self) -> Prediction:
         """Predictions of :attr:`training`, each from all other structures.

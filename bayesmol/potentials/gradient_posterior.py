@@ -10,20 +10,20 @@ from jaxtyping import Float, Int
 from linear_operator import to_linear_operator
 from torch import Tensor
 
-from bayesmol.data import Labelled, Source, Structures
-from bayesmol.errors import ApplicabilityError, DataError, FormatError, expected
+from bayesmol.data import Labelled, Structures
+from bayesmol.errors import DataError, expected
 from bayesmol.posterior import Prediction
 from bayesmol.potentials.gradient_frames import CONSTANT, Frames, encoded, prediction, shift_of
 from bayesmol.potentials.gradient_kernel import GradientKernel
+from bayesmol.potentials.gradient_left_out import left_out
 from bayesmol.potentials.gradient_solver import ConjugateGradients, Exact, noisy, pivoted_root
+from bayesmol.potentials.gradient_state import parts, state
 from bayesmol.representation.distances import pair_permutations
 from bayesmol.representation.symmetry import Topology
 
 __all__ = ["GradientGPPotential"]
 
 _ENTRIES = 20_000_000  # numbers in a block of the cross covariance, 160 MB
-_LABELS = ("energies", "forces", "energy_errors", "force_errors", "has_forces")
-_NUMBERS = ("amplitude", "noise_energy", "noise_force", "exact_rows", "preconditioner_rows")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,54 +157,46 @@ class GradientGPPotential:
         ApplicabilityError
             If there are more than ``exact_rows`` equations.
         """
-        if not isinstance(self._solver, Exact):
-            remedy = "raise exact_rows if the memory allows, or use fewer structures"
-            raise ApplicabilityError(
-                expected("rows", f"at most exact_rows = {self.exact_rows}", len(self._weights), remedy)
-            )
-        inverse, frames = self._solver.inverse(), self._frames
-        outputs, (targets, noises) = frames.observed.shape[1], self._labels
-        means, blocks = [], []
-        for index, seen in enumerate(frames.observed):
-            at = index * outputs + seen.nonzero().flatten()
-            held = torch.linalg.inv(inverse[at[:, None], at])
-            if bool(seen.all()):
-                means.append(targets[index] - held @ self._weights[at])
-                blocks.append(held - noises[index])
-                continue
-            rest = inverse - inverse[:, at] @ held @ inverse[at]
-            cross = self._cross(frames.rows[index : index + 1])
-            means.append(cross.mT @ (self._weights - inverse[:, at] @ (held @ self._weights[at])))
-            prior = self._prior(frames.rows[index : index + 1], frames.rows[index : index + 1])
-            blocks.append(prior - cross.mT @ rest @ cross)
-        noise = self.noise_energy**2 + frames.energy_errors.square(), self.noise_force**2 + frames.force_errors.square()
-        mean, block = torch.stack(means), torch.stack(blocks)
-        mean[:, 0] += shift_of(self.training)
-        return prediction(self.training.structures, mean, block, frames.basis, noise)
+        return left_out(self)
+
+    def update(self, labelled: Labelled) -> "GradientGPPotential":
+        """Potential after more labelled structures with the same hyper-parameters: the equations are solved anew.
+
+        Raises
+        ------
+        DataError
+            If a structure is another molecule.
+        """
+        order = self._orders(labelled.structures)[1]
+        training = Labelled.concatenate([self.training, labelled])
+        return replace(self, training=training, order=torch.cat([self.order, order])).solved()
+
+    def deviation_gradient(
+        self, structures: Structures | Labelled | Any
+    ) -> tuple[Float[Tensor, " structures"], Float[Tensor, "atoms 3"]]:
+        r"""Epistemic standard deviation of each energy (eV) and its gradient
+        :math:`-\mathrm{Cov}(E, F) / \sigma_E` (eV/Å)."""
+        rows, basis = self._encoded(Structures.coerce(structures))
+        block = self._conditional(rows)[1]
+        deviation = block[:, 0, 0].clamp_min(0.0).sqrt()
+        slope = torch.einsum("sij,sj->si", basis, block[:, 0, 1:])
+        gradient = torch.where(deviation[:, None] > 0, -slope / deviation[:, None], 0.0)
+        return deviation, gradient.reshape(-1, 3)
+
+    def calculator(self, **options: Any) -> Any:
+        """ASE calculator of this potential; options as for :class:`~bayesmol.potentials.Calculator`."""
+        from bayesmol.potentials.calculator import Calculator
+
+        return Calculator(self, **{"device": self.kinds.device, **options})
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """JSON header and arrays from which :meth:`from_state` makes the same potential."""
-        arrays = {name: getattr(self, name) for name in ("order", "permutations", "kinds", "length_scales")}
-        arrays |= {"positions": self.training.structures.positions, "species": self.training.structures.species}
-        arrays |= {name: value for name in _LABELS if (value := getattr(self.training, name)) is not None}
-        source = None if self.training.source is None else vars(self.training.source)
-        return {name: getattr(self, name) for name in _NUMBERS} | {"source": source}, arrays
+        return state(self)
 
     @classmethod
     def from_state(cls, header: dict[str, Any], arrays: dict[str, Tensor]) -> "GradientGPPotential":
         """Potential from :meth:`state`, solved again; raises :class:`FormatError` if an entry is missing."""
-        wanted = {*_NUMBERS, "order", "permutations", "kinds", "length_scales", "positions", "species", "has_forces"}
-        if missing := wanted - header.keys() - arrays.keys():
-            raise FormatError(expected("state", f"the entries {sorted(missing)}", "none of them"))
-        atoms = arrays["order"].shape[1]
-        pointer = torch.arange(0, len(arrays["species"]) + 1, atoms, device=arrays["species"].device)
-        free = arrays["positions"].new_zeros(len(pointer) - 1, 3, 3)
-        structures = Structures(arrays["positions"], arrays["species"], pointer, free, free[:, 0].bool())
-        labels = {name: arrays[name] for name in _LABELS if name in arrays}
-        source = None if header.get("source") is None else Source(**header["source"])
-        training = Labelled(structures, **labels, source=source)
-        tensors = {name: arrays[name] for name in ("order", "permutations", "kinds", "length_scales")}
-        return cls(training=training, **tensors, **{name: header[name] for name in _NUMBERS})
+        return cls(**parts(header, arrays))
 
     @cached_property
     def _kernel(self) -> GradientKernel:
@@ -285,6 +277,10 @@ class GradientGPPotential:
 
     def _encoded(self, structures: Structures) -> tuple[Tensor, Tensor]:
         """Kernel rows and internal directions of structures that must be the molecule of the training data."""
+        return encoded(*self._orders(structures))
+
+    def _orders(self, structures: Structures) -> tuple[Structures, Tensor]:
+        """The structures, and the order of their atoms in which all training structures are alike."""
         species = self._topology.species
         like = bool((structures.counts == len(species)).all())
         numbers = structures.species.view(len(structures), -1) if like else structures.species
@@ -293,4 +289,4 @@ class GradientGPPotential:
         if bool(structures.pbc.any()):
             raise DataError(expected("structures", "molecules without periodic directions", "a periodic cell"))
         positions = structures.positions.double().view(*numbers.shape, 3)
-        return encoded(structures, self._topology.orders(positions, numbers))
+        return structures, self._topology.orders(positions, numbers)

@@ -5,8 +5,9 @@ import torch
 from scipy import stats
 
 from bayesmol.applicability.domain import Domain, tolerance_rank
+from bayesmol.applicability.linear import Leverage
 from bayesmol.applicability.nearest import Nearest
-from bayesmol.applicability.scores import SPECIFICATIONS, Leverage
+from bayesmol.applicability.scores import SPECIFICATIONS
 from bayesmol.errors import ApplicabilityError, DataError, ShapeError
 from bayesmol.representation.atomic import AtomicFeatures
 from bayesmol.testing import assert_calibrated

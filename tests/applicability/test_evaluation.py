@@ -127,7 +127,11 @@ def test_groups_widen_intervals():
 def test_degenerate_cases_say_so():
     domain = Domain("identity", level=0.1).calibrate(normal(300))
     report = evaluate(
-        domain, normal(40) - 50, errors=normal(40, seed=1), outside=torch.zeros(40, dtype=torch.bool), targets=normal(9, seed=2)
+        domain,
+        normal(40) - 50,
+        errors=normal(40, seed=1),
+        outside=torch.zeros(40, dtype=torch.bool),
+        targets=normal(9, seed=2),
     )
     assert math.isnan(report.measures["auroc_outside"].value) and math.isnan(report.measures["power"].value)
     assert report.measures["false_positive_rate"].value == 0 and "rmse_outside" not in report.measures

@@ -52,7 +52,7 @@ def test_a_lattice_of_one_spacing_gives_distances_in_that_spacing():
 
 def test_separates_a_left_out_cluster_better_than_the_mean_distance_to_neighbours():
     """Families of near twins: held-out members lie close to theirs, a new family does not."""
-    from bayesmol.applicability.scores import Nearest
+    from bayesmol.applicability.nearest import Nearest
 
     centres, noise = normal(60, 8), 0.15 * normal(60, 6, 8, seed=1)
     rows = centres[:, None] + noise * torch.linspace(0.2, 3, 60)[:, None, None]

@@ -57,7 +57,6 @@ def chain():
         (PySCF("MP2", "sto-3g"), 1e-4),
         (PySCF("CCSD", "sto-3g"), 1e-4),
         (PySCF("CCSD(T)", "sto-3g"), 1e-4),
-        (PySCF("CCSD", "sto-3g", charge=1, multiplicity=2), 1e-4),
         (OpenMM(chain()), 1e-6),
     ],
     ids=lambda value: f"{value.settings}"[14:70] if hasattr(value, "settings") else "",

@@ -199,3 +199,9 @@ def test_bad_arguments():
         Calculator(Fake(), level=90)
     with pytest.raises(DataError, match="model: expected a fitted model, got GradientGP"):
         Calculator(GradientGP())
+
+
+def test_a_potential_makes_its_calculator(model, data, ethanol):
+    ethanol.calc = model.calculator(level=0.7, on_leave=None)
+    assert isinstance(ethanol.calc, Calculator) and ethanol.calc.level == 0.7 and ethanol.calc.model is model
+    np.testing.assert_array_equal(ethanol.get_forces(), model.predict(data[8]).forces.mean.numpy())
