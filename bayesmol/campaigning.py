@@ -64,9 +64,9 @@ def _tell(study: Study, history: History, campaign: Campaign) -> None:
     study.add("batches_chosen", sum(query["purpose"] == "chosen" for query in history.queries))
     if history.checks:
         study.add("kept_aside_force_mae", history.checks[-1]["mean"], "eV/Å")
-        if (bound := history.checks[-1]["bound"]) is not None:
-            study.add("force_mae_bound", bound, "eV/Å")
-            study.notes.append(f"bound: {history.checks[-1]['guarantee']}")
+    if looks := [check for check in history.checks if check["bound"] is not None]:
+        study.add("force_mae_bound", looks[-1]["bound"], "eV/Å")
+        study.notes.append(f"bound at {looks[-1]['labels']} labels: {looks[-1]['guarantee']}")
     if campaign.stop is not None and len(history.checks) >= 3:
         foreseen = history.forecast(campaign.stop.target)
         study.notes.append(f"a mean error of {campaign.stop.target:g} eV/Å is expected at {foreseen}, by extrapolation")

@@ -109,7 +109,7 @@ class Campaign:
             raise DataError(expected("holdout", f"0 to {limit} (budget and pool)", self.holdout))
         if self.refit < 1:
             raise DataError(expected("refit", "a factor of at least 1", self.refit))
-        if self.stop is not None and self.holdout < (needed := self.stop.needed(1)):
+        if self.stop is not None and self.holdout < (needed := self.stop.needed):
             remedy = "keep more aside, or ask for a smaller share"
             raise DataError(expected("holdout", f"at least {needed} for the stop rule", self.holdout, remedy))
 
@@ -259,12 +259,16 @@ class Campaign:
         if aside is None:
             return None, False
         errors = force_errors(model.predict(aside.structures), aside)
-        entry = {"labels": sum(map(len, history.batches)), "errors": errors.tolist(), "mean": float(errors.mean())}
-        if self.stop is None:
-            return entry | {"bound": None}, False
-        check = self.stop.check(errors, len(history.checks) + 1)
+        labels, checks = sum(map(len, history.batches)), history.checks
+        entry = {"labels": labels, "errors": errors.tolist(), "mean": float(errors.mean()), "look": None, "bound": None}
+        look = 1 + sum(check["look"] is not None for check in checks)
+        first = checks[0]["labels"] if checks else labels
+        last = labels + history.entries[0]["budget"] - history.spent
+        if self.stop is None or not self.stop.due(look, labels, first, last):
+            return entry, False
+        check = self.stop.check(errors)
         bound = check.bound if check.bound < float("inf") else None
-        return entry | {"bound": bound, "guarantee": check.guarantee}, check.met
+        return entry | {"look": look, "bound": bound, "guarantee": check.guarantee}, check.met
 
 
 def _record(chosen: Any, places: Tensor) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from bayesmol.typing import Features
 __all__ = ["TIE", "Clusters"]
 
 TIE = 1e-11  # sums and distances that agree to this fraction are equal: round-off decides nothing
-_COLUMNS = 16  # distances to so many points are computed in one pass
-_BLOCKS = 3
+_COLUMNS = 24  # distances to so many points are computed in one pass
+_BLOCKS = 4
+_FEW = 16  # rows that are one in so many are cheaper to collect than all are to pass over
 _SMALL = 8192  # a pool that fits into the cache needs no looking ahead
 _SAMPLE = 1024
 
@@ -79,8 +80,9 @@ class Clusters:
         self.buffer, self.block = None, 0
         for part in () if training is None else training.split(_COLUMNS):
             points = self._scaled(part)
-            for centre, point, column in zip(part.double(), points, self._products(points), strict=True):
-                self._add(centre, column, float(point.double().square().sum()))
+            for centre, point, column in zip(part.double(), points, self._products(points, self.rows), strict=True):
+                near = _where(column < self.limits)
+                self._add(centre, near, _at(column, near), float(point.double().square().sum()))
 
     def _scaled(self, rows: Features) -> Float[Tensor, "rows features"]:
         return ((rows - self.middle) / self.scale).float()
@@ -111,22 +113,34 @@ class Clusters:
 
     def add(self, index: int) -> None:
         """Make a row a centre."""
-        if index not in self.columns:
-            self._prefetch(index)
-        block, line = self.columns.pop(index)
-        self._add(self.features[index].double(), self.buffer[block][line], float(self.squares[index]))
+        centre, square = self.features[index].double(), float(self.squares[index])
+        rows = None if index in self.columns else self._reachable(centre)
+        if rows is not None and len(rows) <= len(self.rows) // _FEW:
+            column = self._products(self.rows[[index]], _at(self.rows, rows))[0]
+            near = _where(column < _at(self.limits, rows))
+            self._add(centre, _at(rows, near), _at(column, near), square)
+        else:
+            column = self._column(index)
+            near = _where(column < self.limits)
+            self._add(centre, near, _at(column, near), square)
         self.totals[self.owners[index]] -= self.scores[index]
         self.distances[index], self.slack[index], self.taken[index] = 0.0, 0.0, True
         self.scores[index], self.limits[index] = -1.0, -torch.inf
 
-    def _add(self, centre: Float[Tensor, " features"], column: Float[Tensor, " rows"], square: float) -> None:
+    def _reachable(self, centre: Float[Tensor, " features"]) -> Int[Tensor, " some"]:
+        """Rows that could be nearer to a new centre: twice as far from their own as that is from the new one."""
+        apart = ((self.centres[: self.count] - centre) / self.scale).square().sum(1) * (0.25 * (1 - 1e-9))
+        if not self.count:
+            return torch.arange(len(self.rows), device=centre.device)
+        return _where(self.distances + self.slack > _at(apart, self.owners))
+
+    def _add(self, centre: Float[Tensor, " features"], rows: Tensor, column: Tensor, square: float) -> None:
         """Let rows change to a new centre, given lower bounds of their distances less their own squares."""
         number = self.count
         self.centres[number] = centre
-        rows = _where(column < self.limits)
         squares = _at(self.squares, rows)
         error = self.unsure * (square + squares)
-        found = _at(column, rows).double() + self.unsure * square + squares
+        found = column.double() + self.unsure * square + squares
         sure = found + error < _at(self.distances, rows) - _at(self.slack, rows)
         if not bool(sure.all()):
             close = _where(~sure)
@@ -190,27 +204,37 @@ class Clusters:
         self.members[number] = _at(members, _where(_at(self.owners, members) == number))
         return self.members[number]
 
-    def _products(self, points: Float[Tensor, "points features"], out: Tensor | None = None) -> Tensor:
-        """Lower bounds of the squared distances of all rows to some points, less the squares of the rows."""
+    def _products(self, points: Float[Tensor, "points features"], rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Lower bounds of the squared distances of rows to some points, less the squares of the rows."""
         squares = points.double().square().sum(1) * (1 - self.unsure)
-        return torch.addmm(squares.float()[:, None], points, self.rows.T, alpha=-2, out=out)
+        return torch.addmm(squares.float()[:, None], points, rows.T, alpha=-2, out=out)
+
+    def _column(self, index: int) -> Float[Tensor, " rows"]:
+        """Products of a row with all, if need be by a pass in which those of probable followers are made too."""
+        if index not in self.columns:
+            self._prefetch(index)
+        block, line = self.columns.pop(index)
+        return self.buffer[block][line]
 
     def _prefetch(self, index: int) -> None:
-        """Columns of a row and of those that will probably follow it."""
         ahead = [index] if len(self.rows) <= _SMALL or not self.count else self._ahead(index)
         lines = 1 if len(self.rows) <= _SMALL else _COLUMNS
         if self.buffer is None:
             self.buffer = self.rows.new_empty(_BLOCKS, lines, len(self.rows))
         self.block = (self.block + 1) % _BLOCKS
         self.columns = {row: place for row, place in self.columns.items() if place[0] != self.block}
-        self._products(self.rows[ahead], out=self.buffer[self.block][: len(ahead)])
+        self._products(self.rows[ahead], self.rows, out=self.buffer[self.block][: len(ahead)])
         self.columns |= {row: (self.block, line) for line, row in enumerate(ahead)}
 
     def _ahead(self, index: int) -> list[int]:
         """Rows that would follow on a sample: the farthest of the largest clusters, and some of all for their sizes."""
         rows, candidates, shares = self._sample()
         points, squares = _at(self.rows, rows), _at(self.squares, rows).float()
-        scores, owners, weights = _at(self.scores, rows).float(), _at(self.owners, rows), _at(self.weights, rows).float()
+        scores, owners, weights = (
+            _at(self.scores, rows).float(),
+            _at(self.owners, rows),
+            _at(self.weights, rows).float(),
+        )
         totals = torch.cat([self.totals[: self.count], self.totals.new_zeros(2 * _COLUMNS)]).float()
         found, last = [index], self.rows[index]
         for number in range(self.count, self.count + 2 * _COLUMNS):
@@ -222,7 +246,10 @@ class Clusters:
             scores, owners = torch.where(moved, fresh, scores), owners.masked_fill(moved, number)
             eligible = scores[:candidates]
             if self.clustered:
-                eligible = torch.where(owners[:candidates] == totals[: number + 1].argmax(), eligible, -1.0)
+                # of the clusters from which the sample has a row that may follow
+                own = owners[:candidates]
+                largest = own[torch.where(eligible > 0, _at(totals, own), -1.0).argmax()]
+                eligible = torch.where(own == largest, eligible, -1.0)
             place = int(eligible.argmax())
             row = int(rows[place])
             if float(eligible[place]) <= 0 or row in found:
@@ -242,7 +269,7 @@ class Clusters:
             return rows, len(rows), torch.zeros(len(rows), device=rows.device)
         counts = self.owners.bincount(minlength=self.count)
         order = self.totals[: self.count].argsort(descending=True)
-        most = max(8, int((counts[order].cumsum(0) < _SAMPLE).sum()) + 1)
+        most = max(2 * _COLUMNS, int((counts[order].cumsum(0) < _SAMPLE).sum()) + 1)
         large = torch.zeros(self.count, dtype=torch.bool, device=order.device)
         large[order[:most]] = True
         inside = _at(large, self.owners)

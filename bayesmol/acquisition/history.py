@@ -55,7 +55,7 @@ class History:
 
     @property
     def checks(self) -> list[dict[str, Any]]:
-        """Looks at the structures kept aside: ``labels``, ``errors`` (eV/Å), ``mean``, ``bound``."""
+        """Structures kept aside: ``labels``, ``errors`` and ``mean`` (eV/Å), ``look`` and ``bound`` of the stop rule."""
         return [entry["check"] for entry in self.entries if entry.get("check")]
 
     @property
@@ -129,9 +129,9 @@ class History:
         labels, chosen = self.spent - len(self.failures), sum(query["purpose"] == "chosen" for query in self.queries)
         lines = [f"{labels} labels and {len(self.failures)} failures of {self.budget}, {chosen} batches chosen"]
         if self.checks:
-            last = self.checks[-1]
-            bound = "no bound yet" if last["bound"] is None else f"bound {last['bound']:.3g} eV/Å"
-            lines.append(f"force error of structures kept aside: mean {last['mean']:.3g} eV/Å, {bound}")
+            bounds = [check["bound"] for check in self.checks if check["bound"] is not None]
+            said = f", bound {bounds[-1]:.3g} eV/Å" if bounds else ""
+            lines.append(f"force error of structures kept aside: mean {self.checks[-1]['mean']:.3g} eV/Å{said}")
         return "\n".join([*lines, *([f"over: {self.finished}"] if self.finished else [])])
 
     def _of(self, kind: str) -> list[dict[str, Any]]:
@@ -155,7 +155,15 @@ def content(one: Labelled) -> dict[str, Any]:
 
 
 def force_errors(prediction: Prediction, labelled: Labelled) -> Float[Tensor, " structures"]:
-    """Mean absolute error of the force components of each structure, in eV/Å."""
+    """Mean absolute error of the force components of each structure, in eV/Å.
+
+    Raises
+    ------
+    DataError
+        If a label has no forces.
+    """
+    if labelled.forces is None or not bool(labelled.has_forces.all()):
+        raise DataError(expected("labels", "forces", "energies alone", "use a reference with forces"))
     error = (prediction.forces.mean - labelled.forces).abs().mean(1)
     index, counts = labelled.structures.structure_index, labelled.structures.counts
     return error.new_zeros(len(labelled)).index_add(0, index, error) / counts

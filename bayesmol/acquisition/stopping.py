@@ -38,12 +38,12 @@ class Check:
 
 @dataclass(frozen=True)
 class StopRule:
-    r"""Stop as soon as most structures are predicted well, with confidence: ``rule.check(errors, look)``.
+    r"""Stop as soon as most structures are predicted well, with confidence: ``rule.check(errors)``.
 
-    The bound of look r is an exact tolerance limit: the error of rank k from above, with k from
-    :func:`~bayesmol.applicability.tolerance_rank` at confidence :math:`1 - \delta_r`. The looks share what may go
-    wrong, :math:`\delta_r = \delta / (r (r + 1))`, which sums to δ however often one looks; so the rule may be asked
-    after every batch. The errors are of structures drawn from the pool at random and never learned from.
+    The bound is an exact tolerance limit: the error of rank k from above, with k from
+    :func:`~bayesmol.applicability.tolerance_rank` at confidence :math:`1 - \delta / L`. The L looks of a campaign
+    share the probability δ of being wrong, so each of them may stop it. The errors are of structures drawn from the
+    pool at random and never learned from.
 
     Attributes
     ----------
@@ -52,7 +52,9 @@ class StopRule:
     share
         Fraction of structures that must be as good.
     confidence
-        Probability that, whenever the rule says stop, they are.
+        Probability that they are when the rule says stop, whenever it does.
+    looks
+        Most looks that will be taken.
 
     References
     ----------
@@ -62,47 +64,60 @@ class StopRule:
     target: float
     share: float = 0.9
     confidence: float = 0.95
+    looks: int = 10
 
     def __post_init__(self) -> None:
         if not self.target > 0:
             raise DataError(expected("target", "a positive error", self.target))
+        if self.looks < 1:
+            raise DataError(expected("looks", "at least 1", self.looks))
         for name in ("share", "confidence"):
             if not 0 < getattr(self, name) < 1:
                 raise DataError(expected(name, "a probability strictly between 0 and 1", getattr(self, name)))
 
-    def check(self, errors: Float[Tensor, " structures"], look: int) -> Check:
-        """Bound at look number ``look``, from 1.
+    def check(self, errors: Float[Tensor, " structures"]) -> Check:
+        """One look.
 
         Raises
         ------
         DataError
-            If an error is NaN or negative, or the look is not a positive number.
+            If an error is NaN or negative.
         """
-        if look < 1:
-            raise DataError(expected("look", "1, 2, …", look))
         if errors.ndim != 1:
             raise ShapeError(expected("errors", "one error a structure", tuple(errors.shape)))
         if not bool((errors >= 0).all()):
             raise DataError(expected("errors", "errors ≥ 0", "NaN or a negative number"))
-        miss = (1 - self.confidence) / (look * (look + 1))
         try:
-            bound = float(
-                errors.sort(descending=True).values[tolerance_rank(len(errors), 1 - self.share, 1 - miss) - 1]
-            )
+            rank = tolerance_rank(len(errors), 1 - self.share, 1 - self._miss)
+            bound = float(errors.sort(descending=True).values[rank - 1])
         except ApplicabilityError:
             bound = math.inf
-        return Check(bound, bound <= self.target, self._sentence(len(errors), look, miss))
+        return Check(bound, bound <= self.target, self._sentence(len(errors)))
 
-    def needed(self, look: int) -> int:
-        """Smallest number of structures to keep aside that can give a finite bound at this look."""
-        miss = (1 - self.confidence) / (look * (look + 1))
-        return math.ceil(math.log(miss) / math.log(self.share) - 1e-9)
+    def due(self, look: int, labels: int, first: int, last: int) -> bool:
+        """Whether look number ``look``, from 1, is to be taken at so many labels.
 
-    def _sentence(self, count: int, look: int, miss: float) -> str:
+        The looks are spread evenly in the logarithm of the labels, from the ``first`` to the ``last``.
+        """
+        if look > self.looks:
+            return False
+        place = (look - 1) / (self.looks - 1) if self.looks > 1 else 1.0
+        return labels >= first * (last / first) ** place - 1e-9
+
+    @property
+    def needed(self) -> int:
+        """Smallest number of structures to keep aside that can give a finite bound."""
+        return math.ceil(math.log(self._miss) / math.log(self.share) - 1e-9)
+
+    @property
+    def _miss(self) -> float:
+        return (1 - self.confidence) / self.looks
+
+    def _sentence(self, count: int) -> str:
         return (
             f"at least {100 * self.share:g} % of structures like the {count} kept aside have an error within the "
-            f"bound: with {100 * (1 - miss):.4g} % confidence at look {look}, {100 * self.confidence:g} % over all "
-            f"looks; a finite bound takes {self.needed(look)}"
+            f"bound, with {100 * self.confidence:g} % confidence in all of {self.looks} looks together; a finite bound "
+            f"takes {self.needed}"
         )
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from bayesmol.posterior import Gaussian, Prediction
 
 from .conftest import Springs, pool
 
-CHECK = {"labels": 2, "errors": [0.25], "mean": 0.25, "bound": None}
+CHECK = {"labels": 2, "errors": [0.25], "mean": 0.25, "look": None, "bound": None}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def test_what_the_entries_say(history):
     assert len(history.before(2).entries) == 6 and history.before(2).checks == []
     assert history.checks == [CHECK]
     assert "3 labels and 1 failures of 5, 1 batches chosen" in str(history)
-    assert "no bound yet" in str(history)
+    assert "mean 0.25 eV/Å" in str(history)
 
 
 def test_labels_are_in_the_order_of_the_query(history, labelled):
@@ -91,6 +93,10 @@ def test_force_errors_by_hand(labelled):
     energy = Gaussian(labelled.energies, torch.ones_like(labelled.energies), unit="eV")
     errors = force_errors(Prediction(energy, shifted, labelled.structures.pointer), labelled)
     torch.testing.assert_close(errors, torch.full((6,), 0.25, dtype=torch.float64))
+    with pytest.raises(DataError, match="forces"):
+        force_errors(
+            Prediction(energy, shifted, labelled.structures.pointer), replace(labelled, forces=None, has_forces=None)
+        )
 
 
 def test_forecast_by_the_checks(history):

@@ -23,7 +23,7 @@ from .test_on_the_fly import SPEC, Morse, water
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return SPEC.run(folder, water(), 60, seed=1), folder
+    return SPEC.run(folder, water(), 46, seed=1), folder
 
 
 SCRIPT = """
@@ -38,7 +38,7 @@ def append(self, kind, **content):
         os.kill(os.getpid(), signal.SIGKILL)
     return keep(self, kind, **content)
 Ledger.append = append
-t.SPEC.run({target!r}, t.water(), 60, seed=1)
+t.SPEC.run({target!r}, t.water(), 46, seed=1)
 """
 
 
@@ -48,7 +48,7 @@ def test_a_kill_changes_nothing(run, tmp_path, kill):
     script = SCRIPT.format(folder=str(Path(__file__).parents[2]), kill=kill, target=str(tmp_path / "killed"))
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    again = SPEC.run(tmp_path / "killed", water(), 60, seed=1)
+    again = SPEC.run(tmp_path / "killed", water(), 46, seed=1)
     assert (tmp_path / "killed" / "ledger.jsonl").read_bytes() == (folder / "ledger.jsonl").read_bytes()
     assert torch.equal(again.trace.positions, learned.trace.positions)
     assert torch.equal(again.model.predict(again.labels).forces.mean, learned.model.predict(again.labels).forces.mean)
@@ -56,7 +56,7 @@ def test_a_kill_changes_nothing(run, tmp_path, kill):
 
 def test_a_finished_run_is_read_back(run):
     learned, folder = run
-    again = SPEC.run(folder, water(), 60, seed=1)
+    again = SPEC.run(folder, water(), 46, seed=1)
     assert torch.equal(again.trace.positions, learned.trace.positions) and again.calls == learned.calls
     assert again.labels.fingerprint == learned.labels.fingerprint
     np.testing.assert_array_equal(again.atoms.get_momenta(), learned.atoms.get_momenta())

@@ -8,22 +8,21 @@ from bayesmol.applicability import tolerance_rank
 from bayesmol.errors import DataError
 
 
-def test_bound_is_the_tolerance_limit_at_the_confidence_that_is_left():
+def test_bound_is_the_tolerance_limit_at_the_confidence_of_a_look():
     errors = torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    rule = StopRule(target=1.0, share=0.9, confidence=0.95)
-    for look in (1, 2, 5):
-        rank = tolerance_rank(200, 0.1, 1 - 0.05 / (look * (look + 1)))
-        assert rule.check(errors, look).bound == float(errors.sort().values[-rank])
-    bounds = [rule.check(errors, look).bound for look in range(1, 30)]
-    assert bounds == sorted(bounds), "each further look costs confidence"
+    for looks in (1, 5, 20):
+        rank = tolerance_rank(200, 0.1, 1 - 0.05 / looks)
+        assert StopRule(1.0, share=0.9, confidence=0.95, looks=looks).check(errors).bound == float(
+            errors.sort().values[-rank]
+        )
 
 
 def test_too_few_structures_give_no_bound():
     rule = StopRule(target=1.0, share=0.9, confidence=0.95)
-    few = rule.needed(1)
-    assert few == math.ceil(math.log(0.025) / math.log(0.9))
-    assert rule.check(torch.zeros(few - 1, dtype=torch.float64), 1).bound == math.inf
-    check = rule.check(torch.zeros(few, dtype=torch.float64), 1)
+    few = rule.needed
+    assert few == math.ceil(math.log(0.005) / math.log(0.9)) == 51
+    assert rule.check(torch.zeros(few - 1, dtype=torch.float64)).bound == math.inf
+    check = rule.check(torch.zeros(few, dtype=torch.float64))
     assert check.met and check.bound == 0
     assert f"takes {few}" in check.guarantee
 
@@ -33,18 +32,35 @@ def test_a_false_stop_is_rare_however_often_one_looks():
     source, rule, false = torch.Generator().manual_seed(1), StopRule(target=0.9, share=0.901), 0
     for _ in range(400):
         looks = [torch.rand(150, generator=source, dtype=torch.float64) for _ in range(10)]
-        false += any(rule.check(errors, look).met for look, errors in enumerate(looks, 1))
+        false += any(rule.check(errors).met for errors in looks)
     assert false <= 0.05 * 400 + 3 * math.sqrt(0.05 * 0.95 * 400)
 
 
 def test_a_good_model_is_found_good():
     errors = torch.rand(150, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 0.9
-    assert StopRule(target=1.0).check(errors, 3).met
+    assert StopRule(target=1.0).check(errors).met
+
+
+def test_looks_are_spread_over_the_campaign():
+    rule, look, taken = StopRule(target=1.0, looks=4), 1, []
+    for labels in range(10, 81, 5):
+        if rule.due(look, labels, 10, 80):
+            taken.append(labels)
+            look += 1
+    assert taken == [10, 20, 40, 80]
+    assert not rule.due(5, 1000, 10, 80), "no look more than was said"
+    once = StopRule(target=1.0, looks=1)
+    assert not once.due(1, 79, 10, 80) and once.due(1, 80, 10, 80)
 
 
 @pytest.mark.parametrize(
     ("arguments", "match"),
-    [({"target": 0.0}, "target"), ({"share": 1.0}, "share"), ({"confidence": 0.0}, "confidence")],
+    [
+        ({"target": 0.0}, "target"),
+        ({"share": 1.0}, "share"),
+        ({"confidence": 0.0}, "confidence"),
+        ({"looks": 0}, "looks"),
+    ],
 )
 def test_bad_rules_are_refused(arguments, match):
     with pytest.raises(DataError, match=match):
@@ -54,9 +70,7 @@ def test_bad_rules_are_refused(arguments, match):
 def test_bad_errors_are_refused():
     rule = StopRule(target=1.0)
     with pytest.raises(DataError, match="errors"):
-        rule.check(torch.tensor([0.1, math.nan]), 1)
-    with pytest.raises(DataError, match="look"):
-        rule.check(torch.tensor([0.1]), 0)
+        rule.check(torch.tensor([0.1, math.nan]))
 
 
 def test_forecast_of_an_exact_power_law():
