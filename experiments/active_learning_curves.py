@@ -54,8 +54,9 @@ class Budget:
 def curves(study: Study, *, folder: Path, seeds: Sequence[int] = range(5), budget: Budget | None = None) -> Figure:
     """Fill in the labels saved in both tasks, with intervals over seeds, and plot the learning curves.
 
-    ``labels_saved_TASK`` is :math:`1 - n_\\mathrm{chosen} / n_\\mathrm{random}` at the lowest force error that both
-    reach; the labels of the first fit, which both share, count for both. What is done is kept in ``folder``.
+    ``labels_saved_TASK`` is one minus the labels chosen over those by chance for the larger of the two last force
+    errors (:func:`saved`); the labels of the first fit, which both share, count for both. What is done is kept in
+    ``folder``, and a run that was killed goes on there.
     """
     budget = budget or Budget()
     with study.stage("curves"):
@@ -137,23 +138,24 @@ def _batch(
 
 
 def saved(sizes: Sequence[int], chosen: Sequence[float], by_chance: Sequence[float]) -> float:
-    """Fraction fewer labels, :math:`1 - n_c / n_r`, at the lowest error that both curves reach.
+    """Fraction fewer labels, :math:`1 - n_c / n_r`, for the larger of the two last errors.
 
-    A curve is the lowest error so far, linear between batches in the logarithms of labels and error.
+    A curve, linear between batches in the logarithms of labels and error, is there once it stays at or below: the
+    error of a potential with random labels may rise for a while, and a lucky first fit is no success of either rule.
     """
-    lowest = [np.minimum.accumulate(errors) for errors in (chosen, by_chance)]
-    level = max(curve[-1] for curve in lowest)
-    needed = [_reached(np.log(sizes), np.log(curve), np.log(level)) for curve in lowest]
+    level = max(chosen[-1], by_chance[-1])
+    needed = [_reached(np.log(sizes), np.log(errors), np.log(level)) for errors in (chosen, by_chance)]
     return float(1 - np.exp(needed[0] - needed[1]))
 
 
 def _reached(places: np.ndarray, values: np.ndarray, level: float) -> float:
-    """First place at which falling values are at the level."""
-    after = int(np.argmax(values <= level))
-    if after == 0:
+    """Place from which on values stay at or below the level, at which the last of them are."""
+    above = np.flatnonzero(values > level)
+    if not len(above):
         return float(places[0])
-    share = (values[after - 1] - level) / (values[after - 1] - values[after])
-    return float(places[after - 1] + share * (places[after] - places[after - 1]))
+    last = above[-1]
+    share = (values[last] - level) / (values[last] - values[last + 1])
+    return float(places[last] + share * (places[last + 1] - places[last]))
 
 
 def _report(study: Study, name: str, values: list[float]) -> None:

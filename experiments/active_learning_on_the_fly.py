@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from active_learning_sampling import BINS, divergence, histogram, kept, sampled, torsions
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,16 +18,12 @@ from bayesmol.data import Structures, load
 from bayesmol.data.reference import TBLite
 from bayesmol.inference.random import numpy_generator
 from bayesmol.potentials import BayesianACE, MixingSchedule
-from bayesmol.progress import progress
-from bayesmol.report import Study, cpu_seconds, proportion
+from bayesmol.report import Study, proportion
 
 TORSIONS = {"ccoh": [(1, 0, 2, 8)], "hcco": [(5, 1, 0, 2), (6, 1, 0, 2), (7, 1, 0, 2)]}
 BONDS = {"O-H": (2, 8), "C-H": (1, 5), "C-C": (0, 1), "C-O": (0, 2)}
-BINS = 36
 FAILED = 0.5  # eV, of the energy difference to the start
 POTENTIAL = BayesianACE(cutoffs=(5.0,), channels=(16, 16, 8), mixing=MixingSchedule(steps=80))
-
-Forces = Callable[[Structures], Tensor]
 
 
 def on_the_fly(
@@ -80,67 +75,6 @@ def verified(study: Study, learned: Learned, tolerance: float, *, every: int = 2
     return steps, errors
 
 
-@dataclass(frozen=True, eq=False)
-class Sampled:
-    """Positions of replicas at equal times, in Å, and CPU seconds for each step of one replica."""
-
-    positions: Float[Tensor, "times replicas atoms 3"]
-    cost: float
-
-
-def sampled(
-    forces: Forces, start: Structures, steps: int, temperature: float, *, timestep: float = 1.0, seed: int = 0
-) -> Sampled:
-    """Langevin dynamics (BAOAB) of all structures at once, kept each 5th step; masses in u, friction 10/ps."""
-    from ase import units
-    from ase.data import atomic_masses
-
-    source = numpy_generator(seed)
-    step, thermal = timestep * units.fs, units.kB * temperature
-    mass = torch.from_numpy(atomic_masses)[start.species][:, None]
-    damping = float(np.exp(-0.01 * timestep))
-    positions, kept = start.positions.clone(), []
-    normal = lambda: torch.from_numpy(source.standard_normal(tuple(positions.shape)))  # noqa: E731
-    velocity = (thermal / mass).sqrt() * normal()
-    begun, force = cpu_seconds(), forces(start)
-    with progress("sampling", steps) as advance:
-        for number in range(steps):
-            velocity = velocity + 0.5 * step * force / mass
-            positions = positions + 0.5 * step * velocity
-            velocity = damping * velocity + (thermal / mass * (1 - damping**2)).sqrt() * normal()
-            positions = positions + 0.5 * step * velocity
-            force = forces(Structures(positions, start.species, start.pointer, start.cell, start.pbc))
-            velocity = velocity + 0.5 * step * force / mass
-            advance()
-            if number % 5 == 4:
-                kept.append(positions.view(len(start), -1, 3))
-    return Sampled(torch.stack(kept), (cpu_seconds() - begun) / steps / len(start))
-
-
-def torsions(positions: Float[Tensor, "*frames atoms 3"], quadruples: list[tuple[int, ...]]) -> Tensor:
-    """Dihedral angles in degrees, of all quadruples together."""
-    found = []
-    for a, b, c, d in quadruples:
-        one, two, three = (positions[..., j, :] - positions[..., i, :] for i, j in ((a, b), (b, c), (c, d)))
-        left, right = torch.linalg.cross(one, two), torch.linalg.cross(two, three)
-        sine = (torch.linalg.cross(left, right) * two).sum(-1) / two.norm(dim=-1)
-        found.append(torch.rad2deg(torch.atan2(sine, (left * right).sum(-1))))
-    return torch.stack(found, -1)
-
-
-def histogram(angles: Tensor) -> Float[Tensor, " bins"]:
-    """Shares of the angles in 36 bins."""
-    counts = torch.histc(angles.flatten(), BINS, -180.0, 180.0)
-    return counts / counts.sum()
-
-
-def divergence(first: Float[Tensor, " bins"], second: Float[Tensor, " bins"]) -> float:
-    """Jensen-Shannon divergence in nats."""
-    middle = (first + second) / 2
-    parts = [(torch.special.xlogy(part, part) - torch.special.xlogy(part, middle)).sum() for part in (first, second)]
-    return float(sum(parts) / 2)
-
-
 def compare_torsions(
     study: Study, learned: Learned, folder: Path, *, replicas: int, steps: int, temperature: float, seed: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -155,7 +89,7 @@ def compare_torsions(
     ):
         with study.stage(f"{name} dynamics"):
             path = folder / f"{name}-{replicas}-{steps}-{seed}.npz"
-            runs[name] = _kept(path) or sampled(forces, start, steps, temperature, seed=seed + (name == "direct"))
+            runs[name] = kept(path) or sampled(forces, start, steps, temperature, seed=seed + (name == "direct"))
             np.savez(path, positions=runs[name].positions.numpy(), cost=runs[name].cost)
         study.add(f"{name}_step", runs[name].cost, "s")
     study.add("cost_ratio", runs["direct"].cost / runs["learned"].cost)
@@ -173,39 +107,49 @@ def compare_torsions(
 
 def failures(study: Study, learned: Learned, *, trials: int, steps: int, seed: int) -> None:
     """Runs that must fail: heated to 1500 K, or a bond pulled; does the gate close before the energy is 0.5 eV off?"""
-    outcomes = {"heated": [], "pulled": []}
     with study.stage("injected failures"):
-        for trial in range(trials):
-            for kind, frames in (("heated", partial(_heated, steps=steps)), ("pulled", _pulled)):
-                chosen = frames(learned, trial, seed)
-                closed, failed = _first(~learned.gate.look(learned.model, chosen).trusted), _error(learned, chosen)
-                outcomes[kind].append((closed, failed))
-    for kind, pairs in outcomes.items():
-        late = sum(failed is not None and (closed is None or failed < closed) for closed, failed in pairs)
-        study.add(f"{kind}_stopped_in_time", proportion(len(pairs) - late, len(pairs)))
-        study.add(f"{kind}_failed", sum(failed is not None for _, failed in pairs))
-        study.notes.append(f"{kind}: (first untrusted, first failed) step of each trial: {pairs}")
+        start = _frames(learned, trials, seed)
+        heated = sampled(lambda s: learned.model.predict(s).forces.mean, start, steps, 1500.0, seed=seed).positions
+        sets = {"heated": heated.unbind(1), "pulled": [_pulled(start[k], k) for k in range(trials)]}
+        for kind, runs in sets.items():
+            pairs = [_stopped(learned, _together(start[:1], run)) for run in runs]
+            late = sum(failed is not None and (closed is None or failed < closed) for closed, failed in pairs)
+            study.add(f"{kind}_stopped_in_time", proportion(len(pairs) - late, len(pairs)))
+            study.add(f"{kind}_failed", sum(failed is not None for _, failed in pairs))
+            good = len(pairs) - late
+            low, high = proportion_interval(good, len(pairs))
+            text = f"{kind}: stopped in time {good} of {len(pairs)}, exact 95 % interval {low:.3f} to {high:.3f}"
+            study.notes.append(f"{text}; (first untrusted, first failed) frame of each: {pairs}")
 
 
 def biased(study: Study, *, seeds: int, steps: int, temperature: float) -> None:
-    """Largest deviation of the energy that dynamics with and without bias have met after equally many steps."""
-    gains = []
+    """Steps until the deviation of the energy is twice the largest of like frames, with and without bias."""
+    found = []
     with study.stage("biased dynamics"):
         for seed in range(seeds):
             frames = load("rmd17/ethanol").shuffle(seed=seed)[:30]
             model = replace(POTENTIAL, channels=(8, 8, 4), mixing=MixingSchedule(steps=0)).fit(frames[:10], seed=seed)
+            level = 2 * float(model.deviation_gradient(frames[10:])[0].max())
             push = Biased(model, strength(model, frames[10:], 0.25))
-            met = []
-            for sampler in (model, push):
-                run = sampled(
-                    lambda s, m=sampler: m.predict(s).forces.mean, frames[10:14].structures, steps, temperature
-                )
-                last = run.positions[-1]
-                like = frames[10:14].structures
-                ends = Structures(last.reshape(-1, 3), like.species, like.pointer, like.cell, like.pbc)
-                met.append(float(model.deviation_gradient(ends)[0].mean()))
-            gains.append(met[1] / met[0])
-    study.add("biased_deviation_gain", float(np.mean(gains)), error=float(np.std(gains, ddof=1) / seeds**0.5))
+            start = frames[10].structures
+            found.append([_reached(sampler, start, level, steps, temperature, seed) for sampler in (model, push)])
+    plain, pushed = zip(*found, strict=True)
+    for name, counts in (("unbiased", plain), ("biased", pushed)):
+        study.add(f"{name}_steps_to_uncertainty", float(np.mean(counts)), error=float(np.std(counts) / seeds**0.5))
+    study.notes.append(f"steps to twice the uncertainty, at most {steps}, without and with bias: {found}")
+
+
+def _reached(model: Any, start: Structures, level: float, steps: int, temperature: float, seed: int) -> int:
+    """First step at which the deviation of the energy is above a level, else the number of steps."""
+    seen: list[float] = []
+
+    def forces(structures: Structures) -> Tensor:
+        prediction = model.predict(structures)
+        seen.append(float(prediction.energy.epistemic.stddev.max()))
+        return prediction.forces.mean
+
+    sampled(forces, start, steps, temperature, seed=seed, stop=lambda: seen[-1] > level)
+    return len(seen) - 1
 
 
 def plots(learned: Learned, steps: Tensor, errors: Tensor, shares: dict[str, tuple[Tensor, Tensor]], tolerance: float):
@@ -228,13 +172,6 @@ def plots(learned: Learned, steps: Tensor, errors: Tensor, shares: dict[str, tup
     return {"on_the_fly": trace, "torsions": angles}
 
 
-def _kept(path: Path) -> Sampled | None:
-    if not path.exists():
-        return None
-    with np.load(path) as stored:
-        return Sampled(torch.from_numpy(stored["positions"]), float(stored["cost"]))
-
-
 def _start(temperature: float, seed: int) -> Any:
     from ase.md.velocitydistribution import thermalize_momenta
 
@@ -243,32 +180,20 @@ def _start(temperature: float, seed: int) -> Any:
     return atoms
 
 
-def _frame(learned: Learned, trial: int, seed: int) -> Structures:
+def _frames(learned: Learned, count: int, seed: int) -> Structures:
+    """Random accepted frames of the second half."""
     accepted = learned.accepted[len(learned.accepted) // 2 :]
-    return learned.trace.structures(accepted[numpy_generator(1000 * seed + trial).integers(len(accepted), size=1)])
+    return learned.trace.structures(accepted[numpy_generator(seed).integers(len(accepted), size=count)])
 
 
-def _heated(learned: Learned, trial: int, seed: int, *, steps: int) -> Structures:
-    """Frames of the learned potential at 1500 K."""
-    start = _frame(learned, trial, seed)
-    run = sampled(lambda s: learned.model.predict(s).forces.mean, start, steps, 1500.0, seed=trial)
-    return _together(start, run.positions[:, 0])
-
-
-def _pulled(learned: Learned, trial: int, seed: int) -> Structures:
-    """A bond that grows by 0.02 Å a frame to twice its length, the smaller part moved with it."""
-    start = _frame(learned, trial, seed)
-    atoms = start.to_ase()[0]
+def _pulled(start: Structures, trial: int) -> Float[Tensor, "frames atoms 3"]:
+    """A bond that grows by 0.02 Å a frame by 1.2 Å, what hangs on its end moved with it."""
     one, two = list(BONDS.values())[trial % len(BONDS)]
     moved = {8: [8], 5: [5], 1: [1, 5, 6, 7], 2: [2, 8]}[two]
-    way = atoms.positions[two] - atoms.positions[one]
-    way /= np.linalg.norm(way)
-    frames = []
-    for number in range(60):
-        positions = atoms.positions.copy()
-        positions[moved] += 0.02 * number * way
-        frames.append(torch.from_numpy(positions))
-    return _together(start, torch.stack(frames))
+    way = start.positions[two] - start.positions[one]
+    positions = start.positions.repeat(60, 1, 1)
+    positions[:, moved] += 0.02 * torch.arange(60)[:, None, None] * way / way.norm()
+    return positions
 
 
 def _together(like: Structures, positions: Float[Tensor, "frames atoms 3"]) -> Structures:
@@ -282,11 +207,19 @@ def _first(flags: Tensor) -> int | None:
     return int(flags.nonzero()[0, 0]) if bool(flags.any()) else None
 
 
-def _error(learned: Learned, frames: Structures) -> int | None:
-    """First frame whose energy, relative to that of the first, is wrong by more than 0.5 eV or has no label."""
-    found = TBLite().label(frames)
+def _stopped(learned: Learned, frames: Structures) -> tuple[int | None, int | None]:
+    """First frame that is not trusted, and first whose energy against the first frame is 0.5 eV off or unknown."""
+    found, prediction = TBLite().label(frames), learned.model.predict(frames)
     wrong = torch.ones(len(frames), dtype=torch.bool)
     good = found.succeeded.nonzero()[:, 0]
-    error = learned.model.predict(frames[good]).energy.mean - found.labelled.energies
+    error = prediction.energy.mean[good] - found.labelled.energies
     wrong[good] = (error - error[0]).abs() > FAILED
-    return _first(wrong)
+    return _first(~learned.gate.look(learned.model, frames, prediction).trusted), _first(wrong)
+
+
+def proportion_interval(hits: int, trials: int) -> tuple[float, float]:
+    """Exact 95 % (Clopper-Pearson) interval of a share."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, trials).proportion_ci(0.95, method="exact")
+    return float(found.low), float(found.high)

@@ -98,40 +98,55 @@ def greedy_log_determinant(
     Res. 9, 235 (2008); Kirsch et al., NeurIPS 2019 (the same objective as BatchBALD for a Gaussian process).
     """
     _check(factors, noise, size, first)
-    factors = [factor.double() for factor in factors]
     weights = [1.0] * len(factors) if costs is None else [1 / cost for cost in costs]
+    left = _Left([factor.double() for factor in factors], noise)
+    queue = []
     with progress("scoring candidates", len(factors)) as advance:
-        covariances, queue = [], []
-        for index, factor in enumerate(factors):
-            covariances.append(factor @ factor.T)
-            if index not in first:
-                queue.append((-weights[index] * information_gain(covariances[-1], noise), index, 0))
+        for index in sorted(set(range(len(factors))) - set(first)):
+            queue.append((-weights[index] * left.gain(index), index, 0))
             advance()
     heapq.heapify(queue)
-    indices, gains, learned, ends = [], [], factors[0][:0], [0]
-
-    def left(index: int, age: int) -> Tensor:
-        overlap = factors[index] @ learned[ends[age] :].T
-        return covariances[index] - overlap @ overlap.T
-
+    gains = []
     with progress("choosing structures", size) as advance:
-        while len(indices) < size:
-            if len(indices) < len(first):
-                index = first[len(indices)]
-                covariances[index] = left(index, 0)
+        while len(gains) < size:
+            if len(gains) < len(first):
+                index = first[len(gains)]
             else:
                 _, index, age = heapq.heappop(queue)
-                if age < len(indices):
-                    covariances[index] = left(index, age)
-                    gain = information_gain(covariances[index], noise)
-                    heapq.heappush(queue, (-weights[index] * gain, index, len(indices)))
+                if age < len(gains):
+                    heapq.heappush(queue, (-weights[index] * left.gain(index), index, len(gains)))
                     continue
-            gains.append(information_gain(covariances[index], noise))
-            learned = torch.cat([learned, _learned(factors[index], covariances[index], learned, noise)])
-            indices.append(index)
-            ends.append(len(learned))
+            gains.append(left.gain(index))
+            left.choose(index)
             advance()
-    return indices, gains
+    return left.chosen, gains
+
+
+class _Left:
+    """What is left to learn of each structure after those chosen, brought up to date when it is asked for."""
+
+    def __init__(self, factors: list[Tensor], noise: float) -> None:
+        self.factors, self.noise = factors, noise
+        self.covariances = [factor @ factor.T for factor in factors]
+        self.ages, self.gains = [0] * len(factors), [None] * len(factors)
+        self.chosen, self.learned, self.ends = [], factors[0][:0], [0]
+
+    def gain(self, index: int) -> float:
+        """Information of a structure given those chosen."""
+        if self.ages[index] < len(self.chosen):
+            overlap = self.factors[index] @ self.learned[self.ends[self.ages[index]] :].T
+            self.covariances[index] = self.covariances[index] - overlap @ overlap.T
+            self.ages[index], self.gains[index] = len(self.chosen), None
+        if self.gains[index] is None:
+            self.gains[index] = information_gain(self.covariances[index], self.noise)
+        return self.gains[index]
+
+    def choose(self, index: int) -> None:
+        """Learn the labels of a structure whose gain is up to date."""
+        rows = _learned(self.factors[index], self.covariances[index], self.learned, self.noise)
+        self.learned = torch.cat([self.learned, rows])
+        self.chosen.append(index)
+        self.ends.append(len(self.learned))
 
 
 def information_gain(covariance: Float[Tensor, " labels labels"], noise: float) -> float:

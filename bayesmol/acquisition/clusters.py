@@ -14,9 +14,9 @@ from bayesmol.typing import Features
 __all__ = ["TIE", "Clusters"]
 
 TIE = 1e-11  # sums and distances that agree to this fraction are equal: round-off decides nothing
-_COLUMNS = 24  # distances to so many points are computed in one pass
-_BLOCKS = 4
-_FEW = 16  # rows that are one in so many are cheaper to collect than all are to pass over
+_COLUMNS = 16  # distances to so many points are computed in one pass
+_BLOCKS = 3
+_FEW = 8  # rows that are one in so many are cheaper to collect than all are to pass over
 _SMALL = 8192  # a pool that fits into the cache needs no looking ahead
 _SAMPLE = 1024
 

@@ -55,7 +55,7 @@ class History:
 
     @property
     def checks(self) -> list[dict[str, Any]]:
-        """Structures kept aside: ``labels``, ``errors`` and ``mean`` (eV/Å), ``look`` and ``bound`` of the stop rule."""
+        """Structures kept aside: ``labels``, ``errors``, ``mean`` (eV/Å), ``look`` and ``bound`` of the stop rule."""
         return [entry["check"] for entry in self.entries if entry.get("check")]
 
     @property

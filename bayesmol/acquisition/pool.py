@@ -158,25 +158,15 @@ def select(
         raise DataError(expected("size", available, size, "choose fewer or enlarge the pool"))
     if not 0 <= random_fraction <= 1:
         raise DataError(expected("random_fraction", "a share from 0 to 1", random_fraction))
-    costs = _costs(costs, budget, structures)
-    source = generator(seed)
+    costs, source = _costs(costs, budget, structures), generator(seed)
     baseline = candidates[torch.randperm(len(candidates), generator=source)[:size]]
     count = math.ceil(random_fraction * size - 1e-9)
     first = torch.randperm(len(candidates), generator=source)[:count]
-    request = Request(
-        model=model,
-        candidates=structures[candidates],
-        size=size,
-        function=function,
-        target=target,
-        tolerance=tolerance,
-        first=tuple(first.tolist()),
-        costs=None if costs is None else costs[candidates],
-        training=training,
-        rank=rank,
-        seed=seed if isinstance(seed, int) else int(numpy_generator(seed).integers(2**62)),
-    )
-    found = _affordable(chosen(batch, request), request.costs, budget, count)
+    number = seed if isinstance(seed, int) else int(numpy_generator(seed).integers(2**62))
+    own = None if costs is None else costs[candidates]
+    asked = {"function": function, "target": target, "tolerance": tolerance, "training": training, "rank": rank}
+    request = Request(model, structures[candidates], size, first=tuple(first.tolist()), costs=own, seed=number, **asked)
+    found = _affordable(chosen(batch, request), own, budget, count)
     places = candidates[found.indices.cpu()]
     drawn = torch.isin(found.indices.cpu(), first)
     probabilities = drawn.double() * (count / len(candidates))

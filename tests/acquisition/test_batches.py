@@ -76,6 +76,32 @@ def test_gains_stay_exact_when_the_whole_pool_is_chosen_at_small_noise():
     assert min(gains) > 0
 
 
+def test_structures_that_are_in_the_batch_anyway_are_conditioned_on():
+    pool = factors(20)
+    indices, gains = greedy_log_determinant(pool, NOISE, 6, first=(11, 4))
+    assert indices[:2] == [11, 4] and len(set(indices)) == 6
+    assert sum(gains) == pytest.approx(information([pool[i] for i in indices]), abs=1e-9)
+    given = information([pool[11], pool[4]])
+    options = {i: information([pool[11], pool[4], pool[i]]) - given for i in range(20) if i not in (4, 11)}
+    assert indices[2] == max(options, key=options.get)
+    with pytest.raises(DataError, match="first"):
+        greedy_log_determinant(pool, NOISE, 1, first=(0, 1))
+
+
+def test_with_costs_the_gain_for_a_unit_of_cost_decides():
+    pool, costs = factors(20), [1.0 + i % 3 for i in range(20)]
+    indices, gains = greedy_log_determinant(pool, NOISE, 4, costs=costs)
+    chosen = []
+    for index, gain in zip(indices, gains, strict=True):
+        before = information([pool[i] for i in chosen]) if chosen else 0.0
+        options = {
+            i: (information([pool[j] for j in [*chosen, i]]) - before) / costs[i] for i in range(20) if i not in chosen
+        }
+        assert index == max(options, key=options.get)
+        assert gain == pytest.approx(options[index] * costs[index], abs=1e-9)
+        chosen.append(index)
+
+
 def test_bad_input():
     pool = factors(4)
     with pytest.raises(DataError, match=r"1 to 4 \(candidates\), got 5"):

@@ -27,10 +27,11 @@ def test_savings_of_power_laws(curves):
     assert curves.saved(sizes, by_chance, half) == pytest.approx(-1.0), "twice as many"
 
 
-def test_an_error_that_rises_again_counts_once(curves):
-    sizes = [10, 20, 40]
-    assert curves.saved(sizes, [1.0, 0.5, 0.9], [1.0, 0.8, 0.5]) == pytest.approx(0.5)
-    assert curves.saved(sizes, [1.0, 1.0, 1.0], [1.0, 0.5, 0.3]) == 0, "nothing but the first error is common"
+def test_an_error_that_rises_has_to_fall_again(curves):
+    sizes = [10, 20, 40, 80]
+    assert curves.saved(sizes, [1.0, 0.2, 0.6, 0.5], [1.0, 0.9, 0.8, 0.5]) == pytest.approx(0)
+    assert curves.saved(sizes, [1.0, 0.5, 0.4, 0.3], [0.9, 2.0, 1.5, 1.0]) == pytest.approx(7 / 8), "a lucky first fit"
+    assert curves.saved(sizes, [1.0] * 4, [1.0, 0.9, 0.5, 0.3]) == 0, "nothing but the first error is common"
 
 
 def test_savings_have_an_interval(curves):
