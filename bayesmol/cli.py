@@ -13,11 +13,13 @@ from bayesmol.data.named import named
 from bayesmol.errors import DataError, expected
 from bayesmol.options import (
     Alarms,
+    Batch,
     Commands,
     Configuration,
     Data,
     Fitted,
     Folder,
+    Function,
     Inside,
     Judged,
     Known,
@@ -184,9 +186,17 @@ def evaluate(study: Study, model: Judged, test: Optional = None, units: Units = 
 
 @command()
 def acquire(
-    study: Study, pool: Data, model: Known, out: Out, size: Size = 10, inside: Inside = False, units: Units = ""
+    study: Study,
+    pool: Data,
+    model: Known,
+    out: Out,
+    size: Size = 10,
+    function: Function = "force_variance",
+    batch: Batch = "logdet",
+    inside: Inside = False,
+    units: Units = "",
 ) -> Study:
-    """Choose the structures to label next: those whose forces together tell the model most.
+    """Choose the structures to label next: by default those whose forces together tell the model most.
 
     Examples:
 
@@ -199,14 +209,13 @@ def acquire(
     if inside and domain is None:
         raise DataError(expected("--inside", "a certified model", f"{model} without domain", "run bayesmol certify"))
     with study.stage("acquire"):
-        chosen = story.next_structures(
-            study, _model(known), candidates, size, seed=study.settings["seed"], domain=domain
-        )
+        options = {"seed": study.settings["seed"], "domain": domain, "function": function, "batch": batch}
+        chosen = story.next_structures(study, _model(known), candidates, size, **options)
     bm.data.write(out, candidates[chosen.indices.to(candidates.structures.pointer.device)])
     study.settings["chosen"] = chosen.indices.tolist()
     pairs = zip(chosen.indices.tolist(), chosen.gains.tolist(), strict=True)
-    listed = ", ".join(f"{index} ({gain:.1f})" for index, gain in pairs)
-    study.notes.append(f"candidates in the order of choice (information in nat): {listed}")
+    listed = ", ".join(f"{index} ({gain:.3g})" for index, gain in pairs)
+    study.notes.append(f"candidates in the order of choice ({_gain(batch)}): {listed}")
     study.notes += [f"{len(chosen.skipped)} candidates are outside of the domain"] if inside else []
     study.notes.append(f"written: {out}")
     return study
@@ -270,6 +279,11 @@ def _loaded(study: Study, path: Path) -> Any:
 def _model(known: Any) -> Any:
     """The potential itself, of a certified or a plain one."""
     return getattr(known, "model", known)
+
+
+def _gain(batch: str) -> str:
+    """What the gain of a choice is."""
+    return {"logdet": "information in nat", "top": "value"}.get(batch, "weighted squared distance")
 
 
 def _cited(labelled: Labelled, name: str) -> str:

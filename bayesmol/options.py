@@ -37,6 +37,17 @@ TrainSize = Annotated[int | None, typer.Option(help="Use the first N frames; def
 Level = Annotated[float, typer.Option(help="Probability of the intervals, between 0 and 1.")]
 Alarms = Annotated[float, typer.Option(help="At most this fraction of frames like CALIBRATION is called outside.")]
 Size = Annotated[int, typer.Option("--size", "-n", help="Number of structures to choose.", min=1)]
+Function = Annotated[
+    str,
+    typer.Option(
+        help="What a label is worth: energy_variance, force_variance, max_force_deviation, relative_force_deviation "
+        "or information."
+    ),
+]
+Batch = Annotated[
+    Literal["logdet", "lcmd", "k-centre", "top"],
+    typer.Option(help="How a batch avoids repeating itself: joint information, clusters, distances, or not at all."),
+]
 Inside = Annotated[bool, typer.Option("--inside", help="Only candidates in the domain of a certified model.")]
 Units = Annotated[
     str, typer.Option(help="Units of energy and length in the file, like kcal/mol,Å.", show_default="auto")

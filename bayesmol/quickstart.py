@@ -138,12 +138,13 @@ def check_folder(folder: Path) -> None:
         raise DataError(expected("--out", "a folder of its own", f"{folder} with {', '.join(taken)}", "name another"))
 
 
-def next_structures(study: Study, model: Any, pool: Any, size: int, *, seed: int, domain: Any = None) -> Selection:
-    """Choose a batch, and keep its information and that of a random batch as figures."""
-    selection = bm.acquisition.select(model, pool, size, domain=domain, seed=seed)
-    random = bm.data.Structures.coerce(pool)[selection.random_indices]
-    study.add("chosen_information", float(selection.gains.sum()), "nat")
-    study.add("random_information", float(bm.acquisition.select(model, random, size, seed=seed).gains.sum()), "nat")
+def next_structures(study: Study, model: Any, pool: Any, size: int, **options: Any) -> Selection:
+    """Choose a batch, and keep the joint information of its forces and that of a random batch as figures."""
+    selection = bm.acquisition.select(model, pool, size, **options)
+    structures = bm.data.Structures.coerce(pool)
+    for name, indices in {"chosen": selection.indices, "random": selection.random_indices}.items():
+        batch = bm.acquisition.select(model, structures[indices], len(indices), seed=options["seed"])
+        study.add(f"{name}_information", float(batch.gains.sum()), "nat")
     return selection
 
 

@@ -9,7 +9,7 @@ import active_learning_functions
 import active_learning_on_the_fly
 import active_learning_select
 import typer
-from harness import Json, Plots, Seed, run, save_figures
+from harness import Json, Plots, Seed, labelled, run, save_figures
 
 from bayesmol.report import Study
 
@@ -27,7 +27,7 @@ def select(context: typer.Context, seed: Seed = 0, json: Json = None) -> None:
         "select_cpu_seconds_lcmd": {"upper": 1.0, "reference": "bmdal 5.4"},
         "select_cpu_seconds_logdet": {"upper": 1.0, "reference": "bmdal 3.8"},
     }
-    active_learning_select.select(study, seed=seed)
+    active_learning_select.selection(study, labelled("rmd17/ethanol").structures, seed=seed)
     study.finish(json)
 
 

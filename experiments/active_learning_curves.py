@@ -15,6 +15,7 @@ import torch
 from active_learning_pools import TASKS, Pools, pools
 from jaxtyping import Int
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, NullLocator
 from scipy import stats
 from torch import Tensor
 
@@ -184,6 +185,12 @@ def learning_curves(sizes: Sequence[int], found: dict[str, dict[str, list[list[f
                 sizes, 10 ** (middle - spread), 10 ** (middle + spread), color=colours[name], alpha=0.2, lw=0
             )
         panel.set(xscale="log", yscale="log", xlabel="labels", title=task)
+        panel.set_xticks([size for size in sizes if size & (size - 1) == 0] or sizes)
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.tick_params(which="both", labelsize=8)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.6)))
     np.ravel(axes)[0].set_ylabel("force error / meV/Å")
     np.ravel(axes)[0].legend(frameon=False)
     return figure

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmol.acquisition.batches import Batch
-from bayesmol.acquisition.determinant import determinant
+from bayesmol.acquisition.determinants import determinant
 from bayesmol.acquisition.diversity import farthest, largest_cluster
 from bayesmol.data import Structures
 from bayesmol.inference.random import generator

@@ -70,7 +70,7 @@ def control(
 ) -> None:
     """Is at most the promised share of accepted predictions worse than the tolerance?"""
     study = Study("applicability", "control", context.params, packages=PACKAGES)
-    study.expectations = {"error_guarantee_held_fraction": {"lower": 0.95, "reference": "no other package offers it"}}
+    study.expectations = {"guarantee_held_fraction": {"lower": 0.95, "reference": "no other package offers it"}}
     frames = labelled(train, device, dtype)
     rest = labelled(test, device, dtype) if test else frames[train_size:]
     applicability_control.control(study, frames[:train_size], rest, size=calibration_size, resplits=resplits, seed=seed)

@@ -64,14 +64,14 @@ def control(study: Study, train: Labelled, rest: Labelled, *, size: int, resplit
     kinds = {"structure": atoms.worst(), "atom": atoms}
     with study.stage("resplits"):
         found = [held(study, name, kind, size, resplits, seed) for name, kind in kinds.items()]
-    study.add("error_guarantee_held_fraction", proportion(min(found), resplits))
+    study.add("guarantee_held_fraction", proportion(min(found), resplits))
     for name, kind in kinds.items():
         rejection(study, name, kind)
     decisions(study, kinds["structure"], size, seed)
     study.notes.append(
         "held: calibration frames are drawn from all labelled frames with replacement, so that the rate among all of "
         "them is the exact truth; resplit: the rate among the frames that are not drawn, which has a noise of its own; "
-        "error_guarantee_held_fraction is the least of all kinds and tolerances; nothing accepted counts as held"
+        "guarantee_held_fraction is the least of all kinds and tolerances; nothing accepted counts as held"
     )
 
 

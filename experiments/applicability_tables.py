@@ -25,10 +25,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmol.applicability.domain import Domain
+from bayesmol.applicability.ground_truths import truths
 from bayesmol.applicability.local_distance import LocalDistance
-from bayesmol.applicability.risk_coverage import average_precision
+from bayesmol.applicability.rejection import average_precision
 from bayesmol.applicability.scores import SPECIFICATIONS
-from bayesmol.applicability.truths import truths
 from bayesmol.calibration.metrics import auroc
 from bayesmol.errors import ApplicabilityError, DataError, expected
 from bayesmol.inference.random import generator, numpy_generator

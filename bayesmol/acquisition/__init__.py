@@ -3,8 +3,10 @@
 The bridge to BoTorch, :mod:`bayesmol.acquisition.botorch`, is imported by its own name, because it needs BoTorch.
 """
 
-from bayesmol.acquisition.batches import greedy_log_determinant, information_gain
+from bayesmol.acquisition.batches import Batch, greedy_log_determinant, information_gain
 from bayesmol.acquisition.campaign import Campaign, Query
+from bayesmol.acquisition.determinants import determinant
+from bayesmol.acquisition.diversity import farthest, largest_cluster
 from bayesmol.acquisition.fidelity import Autoregressive, value_per_cost
 from bayesmol.acquisition.functions import FUNCTIONS, exceedance, values
 from bayesmol.acquisition.history import History
@@ -32,6 +34,7 @@ from bayesmol.acquisition.stopping import Check, Forecast, StopRule, forecast
 __all__ = [
     "FUNCTIONS",
     "Autoregressive",
+    "Batch",
     "Campaign",
     "Check",
     "Forecast",
@@ -42,13 +45,16 @@ __all__ = [
     "Selection",
     "StopRule",
     "d_optimality",
+    "determinant",
     "exceedance",
     "expected_improvement",
     "expected_information_gain",
+    "farthest",
     "forecast",
     "greedy_log_determinant",
     "hypervolume",
     "information_gain",
+    "largest_cluster",
     "log_expected_improvement",
     "monte_carlo_information",
     "non_dominated",

@@ -33,7 +33,8 @@ class Biased:
 
     References
     ----------
-    van der Oord et al., npj Comput. Mater. 9, 168 (2023); Zaverkin et al., npj Comput. Mater. (2024), doi:10.1038/s41524-024-01254-1.
+    van der Oord et al., npj Comput. Mater. 9, 168 (2023); Zaverkin et al., npj Comput. Mater. (2024),
+    doi:10.1038/s41524-024-01254-1.
     """
 
     model: Any

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bayesmol.acquisition.determinant import roundoff
+from bayesmol.acquisition.determinants import roundoff
 from bayesmol.typing import Features
 
 __all__ = ["TIE", "Clusters"]

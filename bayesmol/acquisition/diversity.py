@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayesmol.acquisition.batches import Batch, checked_first, checked_pool
 from bayesmol.acquisition.clusters import TIE, Clusters
-from bayesmol.acquisition.determinant import roundoff
+from bayesmol.acquisition.determinants import roundoff
 from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.progress import progress
 from bayesmol.typing import Features

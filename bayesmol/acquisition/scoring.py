@@ -118,6 +118,9 @@ def weighted(factors: list[Tensor], value: Float[Tensor, " structures"]) -> list
 
 
 def _distances(rule: Callable[..., Batch], request: Request) -> Batch:
+    if not hasattr(request.model, "features"):
+        got = f"{type(request.model).__name__} without features"
+        raise DataError(expected("model", "features of structures for this batch", got, 'use batch="logdet"'))
     features = request.model.features(request.candidates)
     weights = request.values if request.function else features.new_ones(len(features), dtype=torch.float64)
     if request.costs is not None:

@@ -13,6 +13,7 @@ from bayesmol.applicability.false_discovery import (
     false_discovery_power,
     select_outside,
 )
+from bayesmol.applicability.ground_truths import Truth, truths
 from bayesmol.applicability.guards import FittedGuards, Guards
 from bayesmol.applicability.linear import Leverage, LeverageScore, Mahalanobis, MahalanobisScore
 from bayesmol.applicability.local_distance import LocalDistance, LocalDistanceScore
@@ -20,12 +21,11 @@ from bayesmol.applicability.maxvol import MaxVol, MaxVolScore
 from bayesmol.applicability.measures import Intervals, Measure, clopper_pearson
 from bayesmol.applicability.monitor import Alarm, Monitor
 from bayesmol.applicability.nearest import Nearest, NearestScore
-from bayesmol.applicability.risk_coverage import RiskCoverage, average_precision, risk_coverage
+from bayesmol.applicability.rejection import RiskCoverage, average_precision, risk_coverage
 from bayesmol.applicability.scores import SPECIFICATIONS, Score, Specification, check_score, identity
 from bayesmol.applicability.spread import EpistemicSpread
 from bayesmol.applicability.subgroups import FoundDomain, SubgroupDomain
 from bayesmol.applicability.tolerance import rows_needed, tolerance_confidence, tolerance_rank
-from bayesmol.applicability.truths import Truth, truths
 from bayesmol.applicability.typicality import Typicality, TypicalityScore
 from bayesmol.applicability.weighted_p import effective_rows, weighted_p_values
 

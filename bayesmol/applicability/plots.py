@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmol.applicability.risk_coverage import RiskCoverage
+from bayesmol.applicability.rejection import RiskCoverage
 from bayesmol.calibration.metrics import auroc
 from bayesmol.calibration.plots import panels
 from bayesmol.calibration.reference import binomial_band

@@ -3,8 +3,10 @@ import torch
 
 from bayesmol.acquisition import information_gain
 from bayesmol.acquisition.functions import FUNCTIONS
-from bayesmol.acquisition.scoring import RULES, weighted
+from bayesmol.acquisition.scoring import RULES, Request, chosen, weighted
 from bayesmol.errors import DataError
+
+from .conftest import pool
 
 
 def test_factors_keep_their_correlations_and_take_the_values(normal):
@@ -39,3 +41,9 @@ def test_a_structure_without_value_brings_nothing(normal):
 def test_rules_have_the_names_that_are_documented():
     assert list(RULES) == ["logdet", "lcmd", "k-centre", "top"]
     assert "force_variance" in FUNCTIONS and "information" in FUNCTIONS
+
+
+def test_a_rule_of_distances_needs_features():
+    request = Request(object(), pool(3), 1, None)
+    with pytest.raises(DataError, match="logdet"):
+        chosen("lcmd", request)

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_curve
 
 from bayesmol.applicability.plots import _operating, error_against_score, p_values, receiver_operating, risk_curves
-from bayesmol.applicability.risk_coverage import risk_coverage
+from bayesmol.applicability.rejection import risk_coverage
 from bayesmol.errors import DataError, ShapeError
 
 

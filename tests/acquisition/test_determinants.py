@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 
-from bayesmol.acquisition import determinant as module
-from bayesmol.acquisition.determinant import determinant, roundoff
+from bayesmol.acquisition import determinants as module
+from bayesmol.acquisition.determinants import determinant, roundoff
 from bayesmol.errors import DataError, ShapeError
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from bayesmol.applicability.truths import (
+from bayesmol.applicability.ground_truths import (
     _areas,
     binned_calibration,
     binned_error,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from bayesmol.applicability.risk_coverage import average_precision, kept_influence, risk_coverage
+from bayesmol.applicability.rejection import average_precision, kept_influence, risk_coverage
 from bayesmol.errors import DataError, ShapeError
 
 
