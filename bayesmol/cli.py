@@ -30,6 +30,7 @@ from bayesmol.options import (
     Pictures,
     Replay,
     Size,
+    Target,
     Told,
     TrainSize,
     Units,
@@ -193,6 +194,7 @@ def acquire(
     size: Size = 10,
     function: Function = "force_variance",
     batch: Batch = "logdet",
+    target: Target = None,
     inside: Inside = False,
     units: Units = "",
 ) -> Study:
@@ -210,6 +212,7 @@ def acquire(
         raise DataError(expected("--inside", "a certified model", f"{model} without domain", "run bayesmol certify"))
     with study.stage("acquire"):
         options = {"seed": study.settings["seed"], "domain": domain, "function": function, "batch": batch}
+        options["target"] = None if target is None else _data(study, target, units).structures
         chosen = story.next_structures(study, _model(known), candidates, size, **options)
     bm.data.write(out, candidates[chosen.indices.to(candidates.structures.pointer.device)])
     study.settings["chosen"] = chosen.indices.tolist()
@@ -283,7 +286,8 @@ def _model(known: Any) -> Any:
 
 def _gain(batch: str) -> str:
     """What the gain of a choice is."""
-    return {"logdet": "information in nat", "top": "value"}.get(batch, "weighted squared distance")
+    known = {"logdet": "information in nat", "reduction": "variance taken away in (eV/Å)²", "top": "value"}
+    return known.get(batch, "weighted squared distance")
 
 
 def _cited(labelled: Labelled, name: str) -> str:

@@ -40,14 +40,15 @@ Size = Annotated[int, typer.Option("--size", "-n", help="Number of structures to
 Function = Annotated[
     str,
     typer.Option(
-        help="What a label is worth: energy_variance, force_variance, max_force_deviation, relative_force_deviation "
-        "or information."
+        help="What a label is worth: energy_variance, force_variance, max_force_deviation, relative_force_deviation, "
+        "information; for a target predictive_information or integrated_variance."
     ),
 ]
 Batch = Annotated[
-    Literal["logdet", "lcmd", "k-centre", "top"],
-    typer.Option(help="How a batch avoids repeating itself: joint information, clusters, distances, or not at all."),
+    Literal["logdet", "reduction", "lcmd", "k-centre", "top"],
+    typer.Option(help="What a batch is good for together: information, the target, clusters, distances; top: nothing."),
 ]
+Target = Annotated[str | None, typer.Option("--target", help="Structures on which the model shall be good.")]
 Inside = Annotated[bool, typer.Option("--inside", help="Only candidates in the domain of a certified model.")]
 Units = Annotated[
     str, typer.Option(help="Units of energy and length in the file, like kcal/mol,Å.", show_default="auto")

@@ -64,9 +64,10 @@ def killed_campaign(folder: Path) -> Campaign:
 def kill(study: Study, folder: Path, *, kills: int, seed: int) -> None:
     """Kill the campaign at random moments; resumed, it must end with the ledger and the model of one left alone."""
     whole, source = folder / "whole", numpy_generator(seed)
-    start = time.perf_counter()
     with study.stage("left alone"):
-        _child(whole).wait()
+        process = _child(whole)
+        start = time.perf_counter()
+        process.wait()
     duration = time.perf_counter() - start
     same, on_the_way = 0, 0
     with progress("killing", kills) as advance, study.stage("killed and resumed"):

@@ -108,6 +108,8 @@ def select(
     ``logdet``    greedy :math:`\ln\det(1 + \Sigma/\sigma^2)` of the covariance of forces; a function other than
                   ``"force_variance"`` and ``"information"``, which this is, scales the mean variance of each
                   structure in proportion to :math:`v_s` (:func:`~bayesmol.acquisition.scoring.weighted`)
+    ``reduction`` greedy reduction of the variance of the forces of ``target``, by default of all candidates
+                  (:func:`~bayesmol.acquisition.reduction.variance_batch`)
     ``lcmd``      the largest :math:`v_s d_s^2` in the cluster of the largest :math:`\sum v_s d_s^2`, d the distance
                   of ``model.features`` from the nearest labelled or chosen structure
     ``k-centre``  the largest :math:`v_s d_s^2` of all
@@ -125,6 +127,8 @@ def select(
     function
         Value of a structure, see :func:`~bayesmol.acquisition.functions.values`, whose are ``target`` and
         ``tolerance``; ``None`` for ``"lcmd"`` and ``"k-centre"`` by distance alone.
+    target
+        Structures on which the model shall be good; they need no labels.
     domain
         Calibrated on the ``strangeness`` of the model; candidates outside are skipped and reported. This gate is
         against absurd structures (fused atoms, a molecule in pieces), which cost a label and teach nothing. It is not

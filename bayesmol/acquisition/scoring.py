@@ -14,6 +14,7 @@ from torch import Tensor
 from bayesmol.acquisition.batches import Batch, greedy_log_determinant
 from bayesmol.acquisition.diversity import farthest, largest_cluster
 from bayesmol.acquisition.functions import values
+from bayesmol.acquisition.reduction import variance_batch
 from bayesmol.data import Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.parallel import parallel
@@ -98,6 +99,19 @@ def _log_determinant(request: Request) -> Batch:
     return Batch(torch.tensor(indices, device=device), torch.tensor(gains, dtype=torch.float64, device=device))
 
 
+def _reduction(request: Request) -> Batch:
+    """The least variance left in the target, by default the candidates themselves."""
+    if request.function not in (None, "force_variance", "integrated_variance"):
+        raise DataError(expected("function", 'none, or "integrated_variance", for this batch', request.function))
+    parts = [request.candidates] if request.target is None else [request.candidates, Structures.coerce(request.target)]
+    together = Structures.concatenate([part.to(request.candidates.positions.device) for part in parts])
+    factors = request.model.force_factor(together, rank=request.rank, seed=request.seed)
+    count = len(request.candidates)
+    targets = factors if request.target is None else factors[count:]
+    options = {"first": request.first, "costs": request.costs}
+    return variance_batch(factors[:count], targets, request.model.noise_force, request.size, **options)
+
+
 def weighted(factors: list[Tensor], value: Float[Tensor, " structures"]) -> list[Tensor]:
     r"""Factors whose correlations stay, while the mean variance of each structure is made proportional to its value.
 
@@ -137,6 +151,7 @@ def _valued(function: str, model: Any, settings: dict[str, Any], part: Structure
 
 RULES: dict[str, Callable[[Request], Batch]] = {
     "logdet": _log_determinant,
+    "reduction": _reduction,
     "lcmd": partial(_distances, largest_cluster),
     "k-centre": partial(_distances, farthest),
     "top": _top,

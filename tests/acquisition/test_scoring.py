@@ -39,7 +39,7 @@ def test_a_structure_without_value_brings_nothing(normal):
 
 
 def test_rules_have_the_names_that_are_documented():
-    assert list(RULES) == ["logdet", "lcmd", "k-centre", "top"]
+    assert list(RULES) == ["logdet", "reduction", "lcmd", "k-centre", "top"]
     assert "force_variance" in FUNCTIONS and "information" in FUNCTIONS
 
 
