@@ -34,7 +34,7 @@ class Known(Reference):
     """Labels that were published, of a set that ships."""
 
     name: str = "rmd17/ethanol"
-    library = "bayesmol"
+    library = "torch"
 
     @property
     def source(self) -> Source:

@@ -3,7 +3,9 @@
 The bridge to BoTorch, :mod:`bayesmol.acquisition.botorch`, is imported by its own name, because it needs BoTorch.
 """
 
+from bayesmol.acquisition.audits import Audits
 from bayesmol.acquisition.batches import Batch, greedy_log_determinant, information_gain
+from bayesmol.acquisition.biased import Biased
 from bayesmol.acquisition.campaign import Campaign, Query
 from bayesmol.acquisition.determinants import determinant
 from bayesmol.acquisition.diversity import farthest, largest_cluster
@@ -27,23 +29,33 @@ from bayesmol.acquisition.information import (
     predictive_information,
     variance_reduction,
 )
+from bayesmol.acquisition.on_the_fly import Langevin, Learned, OnTheFly, Verlet
 from bayesmol.acquisition.pareto import hypervolume, non_dominated, pareto_select, shell_error, shells
 from bayesmol.acquisition.pool import Selection, select
+from bayesmol.acquisition.reduction import variance_batch
 from bayesmol.acquisition.stopping import Check, Forecast, StopRule, forecast
+from bayesmol.acquisition.trace import Trace
 
 __all__ = [
     "FUNCTIONS",
+    "Audits",
     "Autoregressive",
     "Batch",
+    "Biased",
     "Campaign",
     "Check",
     "Forecast",
     "Goal",
     "History",
     "InformationBounds",
+    "Langevin",
+    "Learned",
+    "OnTheFly",
     "Query",
     "Selection",
     "StopRule",
+    "Trace",
+    "Verlet",
     "d_optimality",
     "determinant",
     "exceedance",
@@ -69,5 +81,6 @@ __all__ = [
     "thompson",
     "value_per_cost",
     "values",
+    "variance_batch",
     "variance_reduction",
 ]

@@ -250,7 +250,8 @@ class Campaign:
             reason = "target" if met else "budget" if history.spent >= history.budget else "pool"
             return {"kind": "stop", "reason": reason, "check": check}
         places = torch.tensor(history.remaining)
-        chosen = select(model, self.pool[places], size, seed=seed, **self.options)
+        known = Structures.concatenate([batch.structures for batch in history.batches])
+        chosen = select(model, self.pool[places], size, training=known, seed=seed, **self.options)
         return {"kind": "query", "purpose": "chosen", "check": check, **_record(chosen, places)}
 
     def _checked(self, model: Any, history: History) -> tuple[dict[str, Any] | None, bool]:

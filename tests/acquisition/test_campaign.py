@@ -140,6 +140,18 @@ def test_more_budget(finished, tmp_path):
     assert longer.replay() == 6
 
 
+def test_clusters_keep_away_from_what_is_labelled(tmp_path):
+    chosen = campaign(tmp_path, budget=12, options={"function": None, "batch": "lcmd"})
+    history = chosen.run()
+    places = [
+        index for index in range(40) if index not in history.queries[0]["indices"] + history.queries[1]["indices"]
+    ]
+    model = chosen._model(history.before(2))
+    alone = bm.acquisition.select(model, pool(40)[places], 4, function=None, batch="lcmd", seed=0)
+    assert history.finished == "budget"
+    assert history.queries[2]["indices"] != [places[i] for i in alone.indices.tolist()]
+
+
 def test_it_stops_at_the_target(tmp_path):
     rule = StopRule(target=10.0, share=0.5, confidence=0.8)
     history = campaign(tmp_path, stop=rule, holdout=8).run()
