@@ -71,7 +71,8 @@ def on_the_fly(
     study.expectations = {
         "reference_call_fraction": {"upper": 0.05},
         "accepted_within_tolerance": {"lower": 0.95},
-        "torsion_js": {"upper": 0.02},
+        "js_ccoh": {"upper": 0.02},
+        "js_hcco": {"upper": 0.02},
     }
     plots = active_learning_on_the_fly.on_the_fly(study, folder=folder, seed=seed)
     study.notes += save_figures(plots, figures) if figures else []
