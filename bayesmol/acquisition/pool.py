@@ -100,7 +100,9 @@ def select(
 
     By default those whose forces together tell the model most: a copy of a chosen structure has little left to tell,
     so a batch does not repeat itself as the ``size`` most uncertain structures would. Larger structures bring
-    more labels and so more information.
+    more labels and so more information. This is best where rare structures matter (broken bonds in a pool of whole
+    molecules), and worse than chance where the average error over the pool does; ``function=None, batch="lcmd"`` was
+    good in both (``experiments/active_learning.py curves``).
 
     ============  ================================================================================================
     batch         choice, with the value :math:`v_s` of a structure by ``function``

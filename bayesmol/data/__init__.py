@@ -1,9 +1,26 @@
 """What was measured: structures, their labels with standard errors, files, and the small sets that ship."""
 
+from bayesmol.data import reference
 from bayesmol.data.bundled import load, names
 from bayesmol.data.io import read, write
+from bayesmol.data.label_cache import Cached
 from bayesmol.data.labelled import Labelled, Source
+from bayesmol.data.labelling import Labels, Reference
 from bayesmol.data.predicted import Predicted, read_predictions
 from bayesmol.data.structures import Structures
 
-__all__ = ["Labelled", "Predicted", "Source", "Structures", "load", "names", "read", "read_predictions", "write"]
+__all__ = [
+    "Cached",
+    "Labelled",
+    "Labels",
+    "Predicted",
+    "Reference",
+    "Source",
+    "Structures",
+    "load",
+    "names",
+    "read",
+    "read_predictions",
+    "reference",
+    "write",
+]

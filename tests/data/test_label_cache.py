@@ -1,9 +1,11 @@
 """Cached labels: identical to the first run, never of other settings, never of a damaged file."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -134,13 +136,10 @@ def _label(folder):
 
 
 def test_two_processes_share_a_folder(tmp_path):
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_label, args=(tmp_path,)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    root = Path(__file__).parents[2]
+    code = f"from pathlib import Path\nfrom tests.data.test_label_cache import _label\n_label(Path({str(tmp_path)!r}))"
+    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=root) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
     cached = Cached(Counted(), tmp_path)
     same(cached.label(batch(*range(1, 17))), Counted().label(batch(*range(1, 17))))
     assert len(CALLS) == 16, "all were in the folder; these are of the bare reference"
