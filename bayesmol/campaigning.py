@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from bayesmol.acquisition import Campaign
 from bayesmol.acquisition.history import History
 from bayesmol.configuration import campaign_from_toml
 from bayesmol.data.named import named
-from bayesmol.errors import ApplicabilityError, DataError, expected
+from bayesmol.errors import DataError, expected
 from bayesmol.report import Study
 
 __all__ = ["advance"]
 
 QUERY, MODEL = "query.extxyz", "model.bm"
+LARGEST = 0.1  # rate of false alarms of a domain that is worth having
 
 
 def advance(study: Study, path: Path, *, tell: str | None = None, replay: bool = False) -> Study:
@@ -80,11 +82,15 @@ def _finished(campaign: Campaign, history: History) -> list[str]:
     model: Any = campaign.fitted()
     said = [f"over: {history.finished}"]
     if history.holdout is not None:
-        try:
-            model = bm.certify(model, history.holdout)
+        # The least level that so few structures can promise with 95 % confidence, see applicability.rows_needed.
+        level = max(0.02, math.ceil(1e3 * (1 - 0.05 ** (1 / len(history.holdout)))) / 1e3)
+        if level <= LARGEST:
+            model = bm.certify(model, history.holdout, domain=bm.applicability.Domain(level=level))
             said += [f"{name}: {sentence}" for name, sentence in model.guarantees.items()]
-        except ApplicabilityError as error:
-            said.append(f"not certified: {error}")
+            if history.finished == "target":
+                said.append("it was over because of these structures, so what they certify is slightly optimistic")
+        else:
+            said.append(f"not certified: {len(history.holdout)} structures kept aside are too few, 30 would do")
     place = Path(campaign.folder) / MODEL
     bm.save(model, place)
     return [*said, f"written: {place}"]

@@ -238,14 +238,14 @@ def campaign(study: Study, configuration: Configuration, tell: Told = None, repl
     pool = "candidates.extxyz"   # a file, or a set that ships, like rmd17/ethanol
     budget = 200                 # labels in all
     size = 10                    # labels between two decisions
-    holdout = 60                 # of the budget: kept aside, to judge and to certify
-    [model]
+    holdout = 60                 # of the budget: kept aside to judge
+    \\[model]
     kind = "ace"
-    [reference]
+    \\[reference]
     kind = "tblite"              # or pyscf, or none
     method = "GFN2-xTB"
-    [stop]
-    target = 0.1                 # eV/Å, of the mean absolute force error of 90 % of the structures
+    \\[stop]
+    target = 0.1                 # eV/Å, mean error of 90 % of structures
     """
     return campaigning.advance(study, configuration, tell=tell, replay=replay)
 

@@ -104,9 +104,9 @@ def select(
     molecules), and worse than chance where the average error over the pool does; ``function=None, batch="lcmd"`` was
     good in both (``experiments/active_learning.py curves``).
 
-    ============  ================================================================================================
+    ============= ================================================================================================
     batch         choice, with the value :math:`v_s` of a structure by ``function``
-    ============  ================================================================================================
+    ============= ================================================================================================
     ``logdet``    greedy :math:`\ln\det(1 + \Sigma/\sigma^2)` of the covariance of forces; a function other than
                   ``"force_variance"`` and ``"information"``, which this is, scales the mean variance of each
                   structure in proportion to :math:`v_s` (:func:`~bayesmol.acquisition.scoring.weighted`)
@@ -116,7 +116,7 @@ def select(
                   of ``model.features`` from the nearest labelled or chosen structure
     ``k-centre``  the largest :math:`v_s d_s^2` of all
     ``top``       the largest values, which may all be copies of one structure
-    ============  ================================================================================================
+    ============= ================================================================================================
 
     Parameters
     ----------
