@@ -5,6 +5,7 @@ As a script with a folder it runs the campaign that is killed: ``python active_l
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -143,8 +144,11 @@ def _foreseen(checks: list[dict]) -> bool:
 
 def _child(folder: Path) -> subprocess.Popen:
     """The campaign in a process of its own, once it has imported everything."""
-    process = subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, text=True)
-    process.stdout.readline()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, __file__, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    with process.stdout as said:
+        said.readline()
     return process
 
 
