@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import joblib
 import pytest
 
 from bayesmol.parallel import parallel
+
+sys.path.append(str(Path(__file__).parents[1]))  # other processes import the functions of this file by its name
 
 
 def process_and_square(number):

@@ -51,7 +51,8 @@ class Campaign:
 
     All that happens is in ``folder/ledger.jsonl``: settings, queries, labels, failures, checks. The state *is* the
     ledger: a campaign that was killed, made again with the same arguments and run, goes on where it was and ends with
-    the same queries and the same model to the last bit. :meth:`replay` makes all decisions again and compares.
+    the same queries and the same model to the last bit, on the same machine with the same number of threads
+    (``MKL_DYNAMIC=FALSE`` keeps that number on a busy one). :meth:`replay` makes all decisions again and compares.
 
     Without a reference a person or a laboratory is asked: :meth:`ask` gives structures, :meth:`tell` takes labels.
 

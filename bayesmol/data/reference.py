@@ -1,7 +1,4 @@
-"""Label factories: energies and forces by tight binding, quantum chemistry or a force field, behind one interface.
-
-The only file that imports tblite, PySCF and OpenMM.
-"""
+"""Labels by tight binding, quantum chemistry or a force field; only this file imports tblite, PySCF and OpenMM."""
 
 from __future__ import annotations
 
@@ -71,15 +68,16 @@ class TBLite(Reference):
     def calculation(self) -> Callable[[Frame], Result]:
         """A function that labels one structure."""
         program = _imported("tblite.interface")
+        threads = _imported("threadpoolctl").ThreadpoolController()
 
         def calculate(frame: Frame) -> Result:
-            places = convert(frame.positions, "Å", "bohr")
-            lattice = {"lattice": convert(frame.cell, "Å", "bohr"), "periodic": frame.pbc} if frame.pbc.any() else {}
-            unpaired = self.multiplicity - 1
-            job = program.Calculator(self.method, frame.numbers, places, float(self.charge), unpaired, **lattice)
+            cell = {"lattice": convert(frame.cell, "Å", "bohr"), "periodic": frame.pbc} if frame.pbc.any() else {}
+            place, state = convert(frame.positions, "Å", "bohr"), (float(self.charge), self.multiplicity - 1)
+            job = program.Calculator(self.method, frame.numbers, place, *state, **cell)
             job.set("verbosity", 0)
             job.set("accuracy", self.accuracy)
-            found = job.singlepoint()
+            with threads.limit(limits=1):  # several would round sums in the order in which they happen to finish
+                found = job.singlepoint()
             forces = -convert(found.get("gradient"), "Ha/bohr", "eV/Å")
             virial = convert(found.get("virial"), "Ha", "eV")
             stress = virial / abs(np.linalg.det(frame.cell)) if frame.pbc.all() else None
