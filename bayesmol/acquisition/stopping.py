@@ -140,7 +140,8 @@ def forecast(
     r"""Labels needed for a target error, if the learning curve :math:`e = a n^{-b}` goes on as it went.
 
     Least squares of :math:`\ln e` on :math:`\ln n`; the interval is Fieller's, of the place where line and target
-    meet, with the scatter about the line as its error. It is an extrapolation, not a guarantee.
+    meet, with the scatter about the line as its error. It is an extrapolation, not a guarantee: a curve that bends
+    leaves it, and in campaigns on ethanol 90 % intervals held in 72 % (``experiments/active_learning.py stop``).
 
     Parameters
     ----------
