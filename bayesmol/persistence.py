@@ -21,6 +21,7 @@ from torch import Tensor
 
 import bayesmol
 from bayesmol.errors import DataError, FormatError, expected
+from bayesmol.files import replacing
 
 __all__ = ["FORMAT", "KINDS", "describe", "load", "packed", "save", "unpacked"]
 
@@ -28,6 +29,7 @@ FORMAT = 1
 KINDS = {
     "ACEPotential": "bayesmol.potentials.ace_posterior:ACEPotential",
     "CertifiedModel": "bayesmol.certified:CertifiedModel",
+    "NetworkPotential": "bayesmol.potentials.neural_posterior:NetworkPotential",
     "GradientGPPotential": "bayesmol.potentials.gradient_posterior:GradientGPPotential",
 }
 
@@ -59,12 +61,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     if (size := int.from_bytes(data[:8], "little")) > _LIMIT:
         raise DataError(expected("model", f"a header of at most {_LIMIT} bytes", size, "move lists into arrays"))
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:

@@ -9,7 +9,9 @@ __all__ = ["progress"]
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Show a bar on the standard error and yield ``advance(steps=1)``; silent when that is not a terminal.
+    """Show a bar on the standard error and yield ``advance(steps=1, note="")``; silent when that is not a terminal.
+
+    A note stands after the description until the next one.
 
     Parameters
     ----------
@@ -19,12 +21,23 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
         Number of steps; ``None`` if unknown.
     """
     if not sys.stderr.isatty():
-        yield lambda steps=1: None
+        yield lambda steps=1, note="": None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda steps=1: bar.advance(task, steps)
+
+        def advance(steps: int = 1, note: str = "") -> None:
+            bar.update(task, advance=steps, description=f"{description}: {note}" if note else None)
+
+        yield advance

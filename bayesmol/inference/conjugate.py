@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -70,19 +71,38 @@ class LinearPosterior:
         return before, (rows @ self.factor).T
 
     def sample(self, size: int, *, seed: int | torch.Generator) -> Float[Tensor, "size weights"]:
-        r"""Joint draws of the weights, by the symmetric square root of :math:`1 - U U^T` with :math:`V = L^{-T} U`."""
+        """Joint draws of the weights."""
         source = generator(seed, self.mean.device)
         shape = (len(self.mean), size)
         normal = torch.randn(shape, generator=source, dtype=self.mean.dtype, device=self.mean.device)
-        if self.factor.shape[1]:
-            base = self.factor if self.root is None else self.root.T @ self.factor
-            values, vectors = torch.linalg.eigh(base.T @ base)
-            values = values.clamp(1e-300, 1.0)
-            shrink = -torch.expm1(0.5 * torch.log1p(-values)) / values
-            normal = normal - base @ (vectors @ (shrink[:, None] * (vectors.T @ (base.T @ normal))))
-        if self.root is not None:
-            normal = torch.linalg.solve_triangular(self.root.T, normal, upper=True)
-        return self.mean + normal.T
+        return self.mean + self.spread(normal).T
+
+    def spread(self, columns: Float[Tensor, "weights columns"]) -> Float[Tensor, "weights columns"]:
+        r"""A times some columns, for a root A of the covariance :math:`S = A A^T`.
+
+        :math:`A = L^{-T} (1 - U U^T)^{1/2}` with the symmetric square root, and U by :math:`V = L^{-T} U`.
+        """
+        shrunk = self._shrunk(columns)
+        return shrunk if self.root is None else torch.linalg.solve_triangular(self.root.T, shrunk, upper=True)
+
+    def spread_transposed(self, columns: Float[Tensor, "weights columns"]) -> Float[Tensor, "weights columns"]:
+        """The transpose of that root times some columns."""
+        return self._shrunk(columns if self.root is None else _solved(self.root, columns))
+
+    def _shrunk(self, columns: Tensor) -> Tensor:
+        """:math:`(1 - U U^T)^{1/2}` times some columns."""
+        if not self.factor.shape[1]:
+            return columns
+        base, vectors, less = self._shrinkage
+        return columns - base @ (vectors @ (less[:, None] * (vectors.T @ (base.T @ columns))))
+
+    @cached_property
+    def _shrinkage(self) -> tuple[Tensor, Tensor, Tensor]:
+        r"""U, eigenvectors of :math:`U^T U`, and :math:`(1 - \sqrt{1 - \lambda}) / \lambda` of the eigenvalues."""
+        base = self.factor if self.root is None else self.root.T @ self.factor
+        values, vectors = torch.linalg.eigh(base.T @ base)
+        values = values.clamp(1e-300, 1.0)
+        return base, vectors, -torch.expm1(0.5 * torch.log1p(-values)) / values
 
     def updated(
         self, rows: Float[Tensor, "rows weights"], targets: Float[Tensor, " rows"], noise: Float[Tensor, " rows"]

@@ -5,7 +5,7 @@ import torch
 
 from bayesmol.errors import DataError, expected
 
-__all__ = ["generator", "numpy_generator"]
+__all__ = ["generator", "integer_seed", "numpy_generator"]
 
 
 def _checked(seed: int | torch.Generator) -> int | torch.Generator:
@@ -36,3 +36,8 @@ def numpy_generator(seed: int | torch.Generator) -> np.random.Generator:
     if isinstance(_checked(seed), torch.Generator):
         seed = int(torch.randint(2**62, (), generator=seed, device=seed.device))
     return np.random.default_rng(int(seed))
+
+
+def integer_seed(seed: int | torch.Generator) -> int:
+    """An integer, so that two calls with it draw the same; of a generator the next 62 bits."""
+    return seed if isinstance(seed, int) else int(numpy_generator(seed).integers(2**62))

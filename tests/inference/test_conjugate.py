@@ -94,6 +94,32 @@ def test_draws_have_the_covariance(normal, make, update):
     assert bool(((draws.mT.cov() - covariance).abs() < 5 * error).all())
 
 
+@pytest.mark.parametrize("make", [posterior_from_rows, from_gram])
+@pytest.mark.parametrize("update", [False, True])
+def test_spread_is_a_root_of_the_covariance(normal, make, update):
+    design, targets, noise = data(normal, 12, 5)
+    posterior = make(design[:8], targets[:8], noise[:8]) if update else make(design, targets, noise)
+    if update:
+        posterior = posterior.updated(design[8:], targets[8:], noise[8:])
+    root = posterior.spread(torch.eye(5).double())
+    torch.testing.assert_close(root @ root.mT, textbook(design, targets, noise)[1], **CLOSE)
+    torch.testing.assert_close(posterior.spread_transposed(torch.eye(5).double()), root.mT, **CLOSE)
+    columns = normal(5, 3)
+    torch.testing.assert_close(posterior.spread(columns), root @ columns, **CLOSE)
+    torch.testing.assert_close(posterior.spread_transposed(columns), root.mT @ columns, **CLOSE)
+
+
+def test_spread_without_labels_and_with_labels_without_noise(normal):
+    columns = normal(3, 2)
+    prior = posterior_from_rows(normal(0, 3), normal(0), normal(0))
+    torch.testing.assert_close(prior.spread(columns), columns)
+    rows = normal(2, 3)
+    known = posterior_from_rows(rows, normal(2), torch.full((2,), 1e-14).double())
+    torch.testing.assert_close(rows @ known.spread(columns), torch.zeros(2, 2).double(), rtol=0, atol=1e-6)
+    across = torch.linalg.cross(rows[0], rows[1])
+    torch.testing.assert_close(across @ known.spread(torch.eye(3).double()), across)
+
+
 def test_draws_of_the_prior(normal):
     prior = posterior_from_rows(normal(0, 3), normal(0), normal(0))
     draws = prior.sample(50_000, seed=0)

@@ -22,3 +22,24 @@ def ethanol():
 def potential(small, ethanol):
     """Posterior given the 12 training frames."""
     return small.fit(ethanol[0])
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """An equivariant network that trains in a second or two."""
+    from bayesmol.potentials.network_equivariant import Equivariant
+    from bayesmol.potentials.neural import NeuralPotential
+    from bayesmol.potentials.training import Training
+
+    architecture = Equivariant(channels=4, width=6, radial=8)
+    return NeuralPotential(architecture, "frozen-features", Training(epochs=3, batch=4, checks=3))
+
+
+@pytest.fixture(scope="session")
+def neural(tiny, ethanol):
+    """Its posterior given the 12 training frames, in float64."""
+    import dataclasses
+
+    import torch
+
+    return dataclasses.replace(tiny, dtype=torch.float64).fit(ethanol[0], ethanol[1][:6], seed=0)

@@ -1,0 +1,132 @@
+"""Last layers: closed forms, the maximum of the evidence, held-out scales, and calibration by simulation."""
+
+import pytest
+import torch
+
+from bayesmol.errors import ConvergenceError, DataError, ShapeError
+from bayesmol.inference.conjugate import log_evidence, posterior_from_rows
+from bayesmol.inference.laplace import evidence_precision, held_out_scale, laplace, ridge, scaled
+from bayesmol.inference.simulation import simulated_ranks
+from bayesmol.inference.streaming import Stream
+
+
+def sums(model):
+    """Gram matrix and moment of the rows, as a stream sums them up."""
+    noise = torch.full_like(model.targets, model.noise**2)
+    stream = Stream.empty(model.design.shape[1])
+    for part in torch.arange(len(noise)).split(17):
+        stream = stream.updated(model.design[part], model.targets[part], noise[part])
+    return stream.gram, stream.moment
+
+
+def test_ridge_is_the_conjugate_posterior(linear, normal):
+    model, rows = linear(), normal(7, 5)
+    found = ridge(*sums(model), precision=model.scale**-2)
+    torch.testing.assert_close(found.mean, model.mean)
+    torch.testing.assert_close(found.covariance(rows), rows @ model.covariance @ rows.T)
+    noise = torch.full_like(model.targets, model.noise**2)
+    other = posterior_from_rows(model.design * model.scale, model.targets, noise)
+    torch.testing.assert_close(found.variance(rows), other.variance(rows * model.scale))
+
+
+def test_laplace_stays_at_the_trained_weights(linear, normal):
+    model, rows, trained = linear(), normal(7, 5), normal(5)
+    found = laplace(sums(model)[0], trained, precision=model.scale**-2)
+    torch.testing.assert_close(found.mean, trained)
+    torch.testing.assert_close(found.covariance(rows), rows @ model.covariance @ rows.T)
+
+
+def test_posterior_can_be_updated_and_drawn(linear):
+    """The result is a posterior like any other: half of the data, then the rest."""
+    model = linear()
+    noise = torch.full_like(model.targets, model.noise**2)
+    half = Stream.empty(5).updated(model.design[:30], model.targets[:30], noise[:30])
+    found = ridge(half.gram, half.moment, precision=model.scale**-2)
+    found = found.updated(model.design[30:], model.targets[30:], noise[30:])
+    torch.testing.assert_close(found.mean, model.mean)
+    draws = found.sample(50_000, seed=0)
+    torch.testing.assert_close(draws.T.cov(), model.covariance, rtol=0.05, atol=2e-4)
+
+
+def test_precision_maximises_the_evidence(linear):
+    model = linear(weights=6)
+    groups = torch.tensor([0, 0, 1, 1, 1, 0])
+    found = evidence_precision(*sums(model)[:1], moment=sums(model)[1], groups=groups)
+    assert len(found.unique()) == 2
+
+    def evidence(first, second):
+        scales = torch.stack([first, second])[groups]
+        kernel = (model.design / scales) @ model.design.T + model.noise**2 * torch.eye(60)
+        return log_evidence(kernel, model.targets)
+
+    free = torch.stack([found[0], found[2]]).log().requires_grad_()
+    best = evidence(*free.exp())
+    (slope,) = torch.autograd.grad(best, free)
+    torch.testing.assert_close(slope, torch.zeros(2).double(), rtol=0, atol=1e-4)
+    for step in (torch.tensor([0.3, 0.0]), torch.tensor([0.0, -0.3])):
+        assert bool(evidence(*(free.detach() + step).exp()) < best)
+
+
+def test_precision_about_trained_weights_is_a_fixed_point(linear, normal):
+    gram, trained = sums(linear())[0], normal(5)
+    found = evidence_precision(gram, mean=trained)
+    determined = 5 - float((found * torch.linalg.inv(gram + torch.diag(found)).diagonal()).sum())
+    assert float(found[0]) == pytest.approx(determined / float(trained.square().sum()), rel=1e-5)
+    torch.testing.assert_close(laplace(gram, trained).root, laplace(gram, trained, precision=found).root)
+
+
+def test_held_out_scale_finds_the_factor(normal):
+    posterior = posterior_from_rows(normal(10, 6), normal(10), torch.full((10,), 0.3).double())
+    rows, noise = normal(4000, 6), torch.full((4000,), 0.2).double()
+    variance = posterior.variance(rows)
+    residuals = (9 * variance + noise).sqrt() * normal(4000)
+    factor = held_out_scale(posterior, rows, residuals, noise)
+    assert factor == pytest.approx(3.0, rel=0.06)
+    torch.testing.assert_close(scaled(posterior, factor).variance(rows), factor**2 * variance)
+    without = held_out_scale(posterior, rows, residuals, torch.zeros_like(noise))
+    assert without**2 == pytest.approx(float((residuals.square() / variance).mean()), rel=1e-9)
+    assert held_out_scale(posterior, rows, 1e-3 * residuals, noise) == 0.0
+
+
+def test_scaled_keeps_what_was_updated(normal):
+    posterior = posterior_from_rows(normal(10, 6), normal(10), torch.full((10,), 0.3).double())
+    rows = normal(3, 6)
+    torch.testing.assert_close(scaled(posterior, 2.0).covariance(rows), 4 * posterior.covariance(rows))
+    draws = scaled(posterior, 2.0).sample(50_000, seed=0) @ rows.T
+    torch.testing.assert_close(draws.T.cov(), 4 * posterior.covariance(rows), rtol=0.05, atol=0.1)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.6])
+def test_simulation_based_calibration(normal, factor):
+    """The right posterior passes; with its deviations times 0.6 it does not."""
+    design = normal(8, 3)
+
+    def posterior(targets, source):
+        found = ridge(design.T @ design / 0.25, design.T @ targets / 0.25, precision=1.0)
+        return scaled(found, factor).sample(31, seed=source)
+
+    ranks = simulated_ranks(
+        lambda source: torch.randn(3, generator=source, dtype=torch.float64),
+        lambda vector, source: design @ vector + 0.5 * torch.randn(8, generator=source, dtype=torch.float64),
+        posterior,
+        simulations=400,
+        draws=31,
+        seed=0,
+    )
+    assert (ranks.p_value > 0.01) if factor == 1 else (ranks.p_value < 0.003)
+
+
+def test_bad_input_is_named(normal):
+    gram = torch.eye(3).double()
+    with pytest.raises(ShapeError, match="gram"):
+        laplace(gram, normal(4))
+    with pytest.raises(DataError, match="precision"):
+        ridge(gram, normal(3), precision=0.0)
+    with pytest.raises(DataError, match="mean, moment"):
+        evidence_precision(gram, mean=normal(3), moment=normal(3))
+    with pytest.raises(ConvergenceError, match="precision"):
+        evidence_precision(gram, moment=torch.zeros(3).double())
+    with pytest.raises(DataError, match="factor"):
+        scaled(ridge(gram, normal(3), precision=1.0), -1.0)
+    with pytest.raises(DataError, match="rows"):
+        held_out_scale(ridge(gram, normal(3), precision=1.0), torch.zeros(2, 3).double(), normal(2), torch.zeros(2))
