@@ -31,7 +31,7 @@ def advance(study: Study, path: Path, *, tell: str | None = None, replay: bool =
     campaign = campaign_from_toml(path, seed=study.settings["seed"])
     if replay:
         with study.stage("replay"):
-            study.add("queries_replayed", campaign.replay())
+            study.add("decisions_replayed", campaign.replay())
         study.notes.append("all decisions came out the same, to the last bit")
         return study
     with study.stage("campaign"):

@@ -26,6 +26,7 @@ from bayesmol import __version__
 from bayesmol.calibration import summary
 from bayesmol.data import Labelled
 from bayesmol.errors import DataError, expected
+from bayesmol.files import replacing
 from bayesmol.posterior import Estimate, Prediction
 from bayesmol.units import convert
 
@@ -271,12 +272,8 @@ def versions(packages: Sequence[str] = ()) -> dict[str, str]:
 def write_text(path: Path, text: str) -> None:
     """Write a file that appears complete or not at all; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _meaning(name: str) -> str:

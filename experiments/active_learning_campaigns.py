@@ -84,7 +84,7 @@ def kill(study: Study, folder: Path, *, kills: int, seed: int) -> None:
     study.add("resumed_identically", proportion(same, kills))
     study.add("killed_on_the_way", on_the_way)
     study.add("campaign_wall_seconds", duration, "s")
-    study.add("replayed_queries", killed_campaign(whole).replay())
+    study.add("replayed_decisions", killed_campaign(whole).replay())
 
 
 def stop(study: Study, folder: Path, *, campaigns: int, target: float, share: float, seed: int) -> None:

@@ -40,7 +40,7 @@ def test_labels_by_hand_until_the_model(path, tmp_path):
     assert any("over: budget" in note for note in last.notes)
     assert any("not certified" in note for note in last.notes), "12 structures are too few for a domain"
     assert bm.load(tmp_path / "run" / "model.bm").trained(known.structures).sum() == 12
-    assert step(path, replay=True).figures["queries_replayed"].value == 3
+    assert step(path, replay=True).figures["decisions_replayed"].value == 4
 
 
 def test_labels_need_a_campaign_without_reference(path):

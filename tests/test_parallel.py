@@ -77,7 +77,8 @@ def test_a_long_item_is_named_in_short():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the cluster, about the worker it lost
 def test_a_cluster_that_loses_a_worker_gives_the_same(tmp_path):
-    distributed = pytest.importorskip("distributed")
+    import distributed
+
     mark = tmp_path / "lost"
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:

@@ -55,10 +55,10 @@ class Audits:
     def guarantee(self) -> str:
         """The sentence that holds."""
         return (
-            f"of {self.accepted} accepted steps at most {100 * self.share:.3g} % had an error above the tolerance, "
-            f"with {100 * self.confidence:g} % confidence at all times together ({self.checked} drawn with "
-            f"probability {self.probability:g} and checked, {self.exceeded} above); it speaks of these steps, not of "
-            "later ones"
+            f"of {self.accepted} accepted steps, those taken back among them, at most {100 * self.share:.3g} % had an "
+            f"error above the tolerance, with {100 * self.confidence:g} % confidence at all times together "
+            f"({self.checked} drawn with probability {self.probability:g} and checked, {self.exceeded} above); it "
+            "speaks of these steps, not of later ones"
         )
 
 

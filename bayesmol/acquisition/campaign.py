@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -177,20 +178,23 @@ class Campaign:
             return self._model(self._history(ledger))
 
     def replay(self) -> int:
-        """Make every decision again from the labels in the ledger; the number of queries, all the same to the last bit.
+        """Make every decision again from the labels in the ledger, the last included: how many, all as they were.
+
+        The models are made again as well, in a folder that goes away: those that are kept on disk prove nothing.
 
         Raises
         ------
         DataError
-            If a decision comes out otherwise; it says which.
+            If a decision comes out otherwise, to the last bit; it says which.
         """
-        with self._opened() as ledger:
+        with self._opened() as ledger, TemporaryDirectory() as models:
             history = self._history(ledger)
-            for number in range(len(history.queries)):
-                again, recorded = self._decided(history.before(number)), history.queries[number]
+            for number, recorded in enumerate(history.decisions):
+                again = self._decided(history.before(number), Path(models))
                 if again != {key: value for key, value in recorded.items() if key != "sha256"}:
-                    raise DataError(expected(f"query {number}", "as recorded", f"indices {again.get('indices')}"))
-            return len(history.queries)
+                    got = f"indices {again['indices']}" if "indices" in again else f"the end: {again['reason']}"
+                    raise DataError(expected(f"decision {number}", "as recorded", got))
+            return len(history.decisions)
 
     @contextmanager
     def _opened(self) -> Iterator[Ledger]:
@@ -203,8 +207,6 @@ class Campaign:
             if changed := sorted(name for name in settings if settings[name] != known.get(name)):
                 remedy = "use the same, or another folder"
                 raise DataError(expected(", ".join(changed), f"as in {self.folder}", "other settings", remedy))
-            if self._history(ledger).budget != self.budget:
-                ledger.append("budget", budget=self.budget)
             yield ledger
 
     def _settings(self) -> dict[str, Any]:
@@ -222,10 +224,13 @@ class Campaign:
     def _history(self, ledger: Ledger) -> History:
         return History(tuple(ledger.entries), self.pool, self.initial)
 
-    def _model(self, history: History) -> Any:
-        return grown(self.model, history.batches, Path(self.folder) / "models", refit=self.refit, seed=self.seed)
+    def _model(self, history: History, models: Path | None = None) -> Any:
+        folder = models or Path(self.folder) / "models"
+        return grown(self.model, history.batches, folder, refit=self.refit, seed=self.seed)
 
     def _asked(self, ledger: Ledger) -> Query | None:
+        if self._history(ledger).budget != self.budget:
+            ledger.append("budget", budget=self.budget)
         history = self._history(ledger)
         if history.finished is None and not history.open:
             ledger.append(**self._decided(history))
@@ -235,7 +240,7 @@ class Campaign:
         indices = torch.tensor(history.open)
         return Query(indices, self.pool[indices], history.queries[-1]["purpose"])
 
-    def _decided(self, history: History) -> dict[str, Any]:
+    def _decided(self, history: History, models: Path | None = None) -> dict[str, Any]:
         """Entry that follows from a history in which nothing is open: a query or the end, and the check before it."""
         number = len(history.queries)
         seed = int(SeedSequence([self.seed, number]).generate_state(1)[0])
@@ -244,7 +249,7 @@ class Campaign:
             if size and purpose not in purposes:
                 order = torch.randperm(len(history.remaining), generator=generator(seed))[:size].tolist()
                 return {"kind": "query", "purpose": purpose, "indices": [history.remaining[i] for i in order]}
-        model = self._model(history)
+        model = self._model(history, models)
         check, met = self._checked(model, history)
         size = min(self.size, history.budget - history.spent, len(history.remaining))
         if met or size < 1:

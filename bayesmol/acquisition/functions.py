@@ -17,10 +17,11 @@ from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from bayesmol.acquisition.batches import information_gain
+from bayesmol.acquisition.improvement import reducible
 from bayesmol.acquisition.information import predictive_information, variance_reduction
 from bayesmol.data import Structures
 from bayesmol.errors import DataError, expected
-from bayesmol.inference.random import numpy_generator
+from bayesmol.inference.random import integer_seed
 from bayesmol.posterior import Draws, Gaussian, Posterior, Prediction
 from bayesmol.typing import Energies
 
@@ -37,7 +38,7 @@ FUNCTIONS: dict[str, str] = {
     "exceedance": "probability that the force on some atom is wrong by more than the tolerance",
 }
 _SOFTENING = 0.2  # eV/Å; without it atoms at rest would be infinitely uncertain
-_RANK = 2048
+_RANK = 2048  # force labels of one factor, about
 _MEMORY = 2**24  # numbers at once
 _NODES = 48
 
@@ -68,9 +69,8 @@ def values(
     ========================  ==================================================================
 
     All but the first two grow with the size of a structure; divide by costs where these grow too. The two functions of
-    a target rest on joint factors: exact where a model factors its covariance (a Gaussian process); where it draws
-    them, chance correlations let n labels explain about n / 2048 of the variance of any target on top of what they do,
-    much the same for all structures of one size.
+    a target rest on joint factors with a column for each force, which is exact for potentials that factor their
+    covariance, as ours do; a model that draws its factors would let n labels explain by chance what they do not.
 
     Parameters
     ----------
@@ -137,10 +137,10 @@ def exceedance(
     if not tolerance > 0:
         raise DataError(expected("tolerance", "a positive error of a force, in eV/Å", tolerance))
     batch, found = Structures.coerce(structures), []
-    source = torch.Generator().manual_seed(_integer(seed))
+    source = torch.Generator().manual_seed(integer_seed(seed))
     for chunk in _chunks(9 * batch.counts.square() + 3 * size * batch.counts, _MEMORY):
         prediction = model.predict(batch[chunk], covariance=True)
-        forces = prediction.forces if noisy else _known(prediction.forces)
+        forces = prediction.forces if noisy else reducible(prediction.forces)
         owner = _owner(prediction)
         if not isinstance(forces, Gaussian):
             found.append(_share(forces, owner, tolerance, size, source))
@@ -184,20 +184,20 @@ def ball_exceedance(covariance: Float[Tensor, "atoms 3 3"], tolerance: float) ->
 
 
 def _energy_variance(prediction: Prediction, _: Any) -> Tensor:
-    return _known(prediction.energy).variance.double() / prediction.pointer.diff().square()
+    return reducible(prediction.energy).variance.double() / prediction.pointer.diff().square()
 
 
 def _force_variance(prediction: Prediction, _: Any) -> Tensor:
-    square = _known(prediction.forces).variance.double().sum(1)
+    square = reducible(prediction.forces).variance.double().sum(1)
     return _summed(square, _owner(prediction)) / prediction.pointer.diff()
 
 
 def _max_force_deviation(prediction: Prediction, _: Any) -> Tensor:
-    return _largest(_known(prediction.forces).variance.double().sum(1).sqrt(), _owner(prediction))
+    return _largest(reducible(prediction.forces).variance.double().sum(1).sqrt(), _owner(prediction))
 
 
 def _relative_force_deviation(prediction: Prediction, _: Any) -> Tensor:
-    deviation = _known(prediction.forces).variance.double().sum(1).sqrt()
+    deviation = reducible(prediction.forces).variance.double().sum(1).sqrt()
     return _largest(deviation / (prediction.forces.mean.double().norm(dim=1) + _SOFTENING), _owner(prediction))
 
 
@@ -205,7 +205,7 @@ def _information(prediction: Prediction, model: Any) -> Tensor:
     noise = prediction.forces.aleatoric
     spread = torch.full_like(prediction.forces.mean, model.noise_force) if noise is None else noise.stddev
     sizes = (3 * prediction.pointer.diff()).tolist()
-    pairs = zip(_blocks(_known(prediction.forces), prediction), spread.flatten().split(sizes), strict=True)
+    pairs = zip(_blocks(reducible(prediction.forces), prediction), spread.flatten().split(sizes), strict=True)
     gains = [information_gain((block / torch.outer(own, own)).double(), 1.0) for block, own in pairs]
     return torch.tensor(gains, dtype=torch.float64, device=spread.device)
 
@@ -221,13 +221,13 @@ _PLAIN: dict[str, Callable[[Prediction, Any], Tensor]] = {
 
 def _aimed(function: str, model: Any, batch: Structures, target: Structures, seed: int | torch.Generator) -> Tensor:
     """Functions of a target: its factors are made anew with each part of the pool, because only a joint call fits."""
-    found, number, noise, room = [], _integer(seed), model.noise_force, 3 * len(target.positions)
+    found, number, noise, room = [], integer_seed(seed), model.noise_force, 3 * len(target.positions)
     if len(target.positions) > _RANK:
         raise DataError(expected("target", f"at most {_RANK} atoms in all", len(target.positions), "take a part of it"))
     for chunk in _chunks(3 * batch.counts, max(_RANK - room, _RANK // 2)):
         part = batch[chunk]
         # A truncated factor would not rank: it leaves out variance of the labels, not of the target.
-        rank = max(_RANK, room + 3 * len(part.positions))
+        rank = room + 3 * len(part.positions)
         factors = model.force_factor(Structures.concatenate([part, target]), rank=rank, seed=number)
         aim = torch.cat(factors[len(part) :]).unflatten(0, (-1, 3))
         for factor in factors[: len(part)]:
@@ -236,11 +236,6 @@ def _aimed(function: str, model: Any, batch: Structures, target: Structures, see
             else:
                 found.append(predictive_information(factor, aim, noise, noise))
     return torch.stack(found)
-
-
-def _known(posterior: Posterior) -> Posterior:
-    part = posterior.epistemic
-    return posterior if part is None else part
 
 
 def _owner(prediction: Prediction) -> Tensor:
@@ -292,8 +287,3 @@ def _chunks(sizes: Tensor, limit: int) -> Iterator[slice]:
             start, total = index, 0
         total += own
     yield slice(start, len(sizes))
-
-
-def _integer(seed: int | torch.Generator) -> int:
-    """An integer seed, so that two calls with it draw the same."""
-    return seed if isinstance(seed, int) else int(numpy_generator(seed).integers(2**62))

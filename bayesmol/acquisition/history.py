@@ -14,9 +14,10 @@ from bayesmol.data import Labelled, Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.posterior import Prediction
 
-__all__ = ["History", "content", "force_errors"]
+__all__ = ["History", "content", "force_errors", "with_content"]
 
 _ROUNDING = 1e-5  # Å; extended xyz has eight decimals
+_DECIDED = ("query", "stop")
 _LABELS = ("energies", "forces", "stresses", "energy_errors", "force_errors", "stress_errors")
 
 
@@ -102,9 +103,14 @@ class History:
         checks = self.checks
         return forecast([c["labels"] for c in checks], [c["mean"] for c in checks], target, level=level)
 
+    @property
+    def decisions(self) -> list[dict[str, Any]]:
+        """Queries and ends, oldest first: a campaign that was given more budget has ended more than once."""
+        return [entry for entry in self.entries if entry["kind"] in _DECIDED]
+
     def before(self, number: int) -> History:
-        """The history when query ``number`` was about to be decided."""
-        places = [place for place, entry in enumerate(self.entries) if entry["kind"] == "query"]
+        """The history when decision ``number`` was about to be made."""
+        places = [place for place, entry in enumerate(self.entries) if entry["kind"] in _DECIDED]
         return replace(self, entries=self.entries[: places[number]])
 
     def recognised(self, labelled: Labelled) -> dict[int, dict[str, Any]]:
@@ -140,7 +146,7 @@ class History:
     def _batch(self, query: dict[str, Any]) -> Labelled | None:
         answers = self.answers
         labelled = [i for i in query["indices"] if answers.get(i, {}).get("kind") == "label"]
-        return _joined([_labelled(self.pool[i], answers[i]) for i in labelled])
+        return _joined([with_content(self.pool[i], answers[i]) for i in labelled])
 
 
 def content(one: Labelled) -> dict[str, Any]:
@@ -169,7 +175,8 @@ def force_errors(prediction: Prediction, labelled: Labelled) -> Float[Tensor, " 
     return error.new_zeros(len(labelled)).index_add(0, index, error) / counts
 
 
-def _labelled(structure: Structures, entry: dict[str, Any]) -> Labelled:
+def with_content(structure: Structures, entry: dict[str, Any]) -> Labelled:
+    """One structure with the labels that :func:`content` has made numbers of."""
     like = structure.positions
     arrays = {name: like.new_tensor(entry[name]) for name in _LABELS if entry[name] is not None}
     return Labelled(structure, **arrays)

@@ -23,6 +23,7 @@ __all__ = [
     "log_expected_improvement",
     "optimistic_value",
     "probability_of_improvement",
+    "reducible",
     "thompson",
 ]
 
@@ -61,7 +62,7 @@ def expected_improvement(
     ----------
     Jones, Schonlau, Welch, J. Glob. Optim. 13, 455 (1998).
     """
-    known, sign = _known(posterior), _sign(goal)
+    known, sign = reducible(posterior), _sign(goal)
     threshold = _threshold(best, known)
     if not isinstance(known, Gaussian):
         return known.apply(lambda y: (sign * (y - threshold)).clamp_min(0.0), known.unit, size=size, seed=seed).mean
@@ -86,7 +87,7 @@ def log_expected_improvement(posterior: Posterior, best: Best, *, goal: Goal) ->
     ----------
     Ament, Daulton, Eriksson, Balandat, Bakshy, NeurIPS 2023.
     """
-    known, sign = _known(posterior), _sign(goal)
+    known, sign = reducible(posterior), _sign(goal)
     if not isinstance(known, Gaussian):
         raise DataError(expected("posterior", "a Gaussian", type(known).__name__, "use expected_improvement"))
     gain, sigma = sign * (known.mean - _threshold(best, known)), known.stddev
@@ -106,7 +107,7 @@ def probability_of_improvement(
     ----------
     Kushner, J. Basic Eng. 86, 97 (1964).
     """
-    known, sign = _known(posterior), _sign(goal)
+    known, sign = reducible(posterior), _sign(goal)
     threshold = _threshold(best, known) + sign * margin
     below = known.cdf(threshold)
     return below if sign < 0 else 1 - below
@@ -123,7 +124,7 @@ def optimistic_value(posterior: Posterior, *, goal: Goal, level: float = 0.975) 
     ----------
     Srinivas, Krause, Kakade, Seeger, ICML 2010.
     """
-    known = _known(posterior)
+    known = reducible(posterior)
     return known.quantile(level) if _sign(goal) > 0 else -known.quantile(1 - level)
 
 
@@ -137,13 +138,14 @@ def thompson(posterior: Posterior, size: int, *, goal: Goal, seed: int | torch.G
     ----------
     Thompson, Biometrika 25, 285 (1933).
     """
-    known = _known(posterior)
+    known = reducible(posterior)
     if len(known.shape) != 1:
         raise ShapeError(expected("posterior", "one output a candidate", f"shape {tuple(known.shape)}"))
     return (_sign(goal) * known.sample(size, seed=seed)).argmax(1)
 
 
-def _known(posterior: Posterior) -> Posterior:
+def reducible(posterior: Posterior) -> Posterior:
+    """What labels can narrow: the epistemic part where it is known, else all of it."""
     part = posterior.epistemic
     return posterior if part is None else part
 

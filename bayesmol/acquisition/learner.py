@@ -18,7 +18,7 @@ from bayesmol.acquisition.trace import ACCEPTED, AUDITED, MISSED, REFERENCE
 from bayesmol.calibration import AdaptiveConformal
 from bayesmol.calibration.adaptive import AdaptiveState
 from bayesmol.data import Labelled, Structures
-from bayesmol.errors import ApplicabilityError
+from bayesmol.errors import ApplicabilityError, expected
 from bayesmol.posterior import Gaussian, Prediction
 
 __all__ = ["Answer", "Learner", "largest_force_error"]
@@ -161,5 +161,5 @@ def largest_force_error(prediction: Prediction, truth: Labelled) -> float:
         If there are no forces.
     """
     if truth.forces is None:
-        raise ApplicabilityError("reference: expected forces, got none; use a reference that calculates them")
+        raise ApplicabilityError(expected("reference", "forces", "none", "use a reference that calculates them"))
     return float((prediction.forces.mean - truth.forces).norm(dim=1).max())

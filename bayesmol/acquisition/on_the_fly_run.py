@@ -14,7 +14,7 @@ import torch
 
 from bayesmol.acquisition.audits import Audits
 from bayesmol.acquisition.gate import Gate
-from bayesmol.acquisition.history import content
+from bayesmol.acquisition.history import content, with_content
 from bayesmol.acquisition.learner import Learner
 from bayesmol.acquisition.ledger import Ledger
 from bayesmol.acquisition.on_the_fly import Learned, OnTheFly, refused
@@ -22,6 +22,7 @@ from bayesmol.acquisition.trace import COLUMNS, MISSED, Trace, TraceFile
 from bayesmol.calibration.adaptive import AdaptiveState
 from bayesmol.data import Labelled, Structures
 from bayesmol.errors import ConvergenceError, DataError, expected
+from bayesmol.files import replacing
 from bayesmol.inference.random import generator, numpy_generator
 from bayesmol.persistence import load, save
 from bayesmol.progress import progress
@@ -214,7 +215,7 @@ class Run:
             entry = {"labels": parts, "failures": failures}
         self._log("initial", **{name: entry[name] for name in ("labels", "failures")})
         kept = [place for place in range(len(displaced)) if str(place) not in entry["failures"]]
-        parts = [_labelled(displaced[place], one) for place, one in zip(kept, entry["labels"], strict=True)]
+        parts = [with_content(displaced[place], one) for place, one in zip(kept, entry["labels"], strict=True)]
         return Labelled.concatenate(parts)
 
     def _label(self, structures: Structures) -> Labelled | str:
@@ -223,13 +224,13 @@ class Run:
         for kind in ("label", "failure"):
             entry = self._known(kind)
             if entry is not None and entry["positions"] == positions:
-                return entry["reason"] if kind == "failure" else _labelled(structures, entry["labels"])
+                return entry["reason"] if kind == "failure" else with_content(structures, entry["labels"])
         return self.settings.labelled(structures)
 
     def _entry_label(self, entry: dict[str, Any]) -> Labelled:
         positions = torch.tensor(entry["positions"], dtype=torch.float64)
         like = self.template
-        return _labelled(Structures(positions, like.species, like.pointer, like.cell, like.pbc), entry["labels"])
+        return with_content(Structures(positions, like.species, like.pointer, like.cell, like.pbc), entry["labels"])
 
     def _known(self, kind: str) -> dict[str, Any] | None:
         """Next entry of the ledger, where a killed run has come so far and it is of this kind."""
@@ -265,19 +266,9 @@ def _fingerprint(settings: OnTheFly, template: Structures, initial: Labelled | N
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _labelled(structures: Structures, numbers: dict[str, Any]) -> Labelled:
-    arrays = {name: structures.positions.new_tensor(value) for name, value in numbers.items() if value is not None}
-    return Labelled(structures, **arrays)
-
-
 def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Arrays and a header in one file that appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, header=np.array(json.dumps(header)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, header=np.array(json.dumps(header)), **arrays)
+        file.flush()
+        os.fsync(file.fileno())

@@ -15,7 +15,7 @@ from bayesmol.acquisition.scoring import Request, chosen
 from bayesmol.applicability import CalibratedDomain
 from bayesmol.data import Structures
 from bayesmol.errors import DataError, ShapeError, expected
-from bayesmol.inference.random import generator, numpy_generator
+from bayesmol.inference.random import generator, integer_seed
 
 __all__ = ["ForceModel", "Selection", "select"]
 
@@ -93,7 +93,7 @@ def select(
     tolerance: float | None = None,
     training: Any = None,
     random_fraction: float = 0.0,
-    rank: int = 512,
+    rank: int | None = None,
     seed: int | torch.Generator = 0,
 ) -> Selection:
     r"""Choose ``size`` structures to label next.
@@ -145,7 +145,9 @@ def select(
     random_fraction
         Of the batch, rounded up, that is drawn uniformly from the candidates before the others are chosen.
     rank
-        Of the factor of the joint covariance; memory is the pool's atoms · 3 · ``rank`` numbers.
+        Of the factor of the joint covariance, for ``"logdet"`` and ``"reduction"``: by default as many columns as
+        the batch may have force labels, for ``"reduction"`` twice as many, and at least 512. With fewer, labels seem
+        to say more about each other than they do. Memory is the pool's atoms · 3 · ``rank`` numbers.
 
     Raises
     ------
@@ -168,7 +170,7 @@ def select(
     baseline = candidates[torch.randperm(len(candidates), generator=source)[:size]]
     count = math.ceil(random_fraction * size - 1e-9)
     first = torch.randperm(len(candidates), generator=source)[:count]
-    number = seed if isinstance(seed, int) else int(numpy_generator(seed).integers(2**62))
+    number = integer_seed(seed)
     own = None if costs is None else costs[candidates]
     asked = {"function": function, "target": target, "tolerance": tolerance, "training": training, "rank": rank}
     request = Request(model, structures[candidates], size, first=tuple(first.tolist()), costs=own, seed=number, **asked)

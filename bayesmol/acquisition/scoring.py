@@ -23,6 +23,7 @@ __all__ = ["RULES", "Request", "chosen"]
 
 _JOINT = ("force_variance", "information")  # what a log-determinant of force covariances is by itself
 _PART = 256  # structures of one task
+_RANK = 512  # of a factor at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,8 @@ class Request:
         Of each candidate.
     training
         Structures that are labelled already, for the rules of distances.
+    rank
+        Of the factor of the joint covariance, see :func:`~bayesmol.acquisition.select`.
     """
 
     model: Any
@@ -48,7 +51,7 @@ class Request:
     first: tuple[int, ...] = ()
     costs: Float[Tensor, " candidates"] | None = None
     training: Any = None
-    rank: int = 512
+    rank: int | None = None
     seed: int = 0
 
     @property
@@ -62,6 +65,12 @@ class Request:
         if bool(found.isnan().any()) or bool((found < 0).any()):
             raise DataError(expected("function", "values of at least zero", "NaN or less", "look at the predictions"))
         return found.double()
+
+    def factors(self, structures: Structures, times: int) -> list[Float[Tensor, "_ columns"]]:
+        """Factors of the joint covariance of forces; by default ``times`` as many columns as labels in the batch."""
+        labels = 3 * int(self.candidates.counts.topk(self.size).values.sum())
+        rank = max(_RANK, times * labels) if self.rank is None else self.rank
+        return self.model.force_factor(structures, rank=rank, seed=self.seed)
 
 
 def chosen(rule: str, request: Request) -> Batch:
@@ -88,7 +97,7 @@ def _top(request: Request) -> Batch:
 
 
 def _log_determinant(request: Request) -> Batch:
-    factors = request.model.force_factor(request.candidates, rank=request.rank, seed=request.seed)
+    factors = request.factors(request.candidates, times=1)
     if request.function not in _JOINT:
         factors = weighted(factors, request.values)
     costs = None if request.costs is None else request.costs.tolist()
@@ -105,7 +114,8 @@ def _reduction(request: Request) -> Batch:
         raise DataError(expected("function", 'none, or "integrated_variance", for this batch', request.function))
     parts = [request.candidates] if request.target is None else [request.candidates, Structures.coerce(request.target)]
     together = Structures.concatenate([part.to(request.candidates.positions.device) for part in parts])
-    factors = request.model.force_factor(together, rank=request.rank, seed=request.seed)
+    # labels that lack the variance which the factor leaves out would seem to take away more of the target
+    factors = request.factors(together, times=2)
     count = len(request.candidates)
     targets = factors if request.target is None else factors[count:]
     options = {"first": request.first, "costs": request.costs}

@@ -136,20 +136,22 @@ class Trace:
         """
         from matplotlib.figure import Figure
 
+        from bayesmol.calibration.plots import BAD, GOOD, INK, OTHER
+
         figure = Figure(figsize=(7.2, 6.0), layout="constrained")
         axes = figure.subplots(3, 1, sharex=True, height_ratios=[2, 1, 1])
         time = torch.arange(len(self)) * timestep / 1000
         asked, reference = self.kind > ACCEPTED, self.kind == REFERENCE
-        axes[0].plot(time, self.bound, color="#2f6fb3", linewidth=0.5, label="bound of the force error")
+        axes[0].plot(time, self.bound, color=GOOD, linewidth=0.5, label="bound of the force error")
         checked = asked & ~reference & self.error.isfinite()
         called = reference & self.error.isfinite()
-        axes[0].plot(time[called], self.error[called], "x", color="#e09f3e", markersize=4, label="reference used")
-        axes[0].plot(time[checked], self.error[checked], ".", color="#222222", label="random check")
-        axes[0].axhline(tolerance, color="#d1495b", linewidth=1, label="tolerance")
+        axes[0].plot(time[called], self.error[called], "x", color=OTHER, markersize=4, label="reference used")
+        axes[0].plot(time[checked], self.error[checked], ".", color=INK, label="random check")
+        axes[0].axhline(tolerance, color=BAD, linewidth=1, label="tolerance")
         axes[0].set(ylabel="largest error of an atom / eV/Å", yscale="log")
         axes[0].legend(fontsize="small", ncols=2)
-        axes[1].plot(time, asked.cumsum(0), color="#222222")
+        axes[1].plot(time, asked.cumsum(0), color=INK)
         axes[1].set(ylabel="reference calls")
-        axes[2].plot(time, self.temperature, color="#222222", linewidth=0.4)
+        axes[2].plot(time, self.temperature, color=INK, linewidth=0.4)
         axes[2].set(ylabel="temperature / K", xlabel="time / ps")
         return figure

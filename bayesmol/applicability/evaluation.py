@@ -100,8 +100,10 @@ def evaluate(
     With ``outside``: AUROC, the rate of false alarms among the others, and the power. With ``targets`` the three
     truths of :mod:`~bayesmol.applicability.ground_truths`: AUROC, and average precision (inside: positive) minus
     its value by chance. With ``stddevs``: coverage of the normal intervals of ``level`` and mean :math:`z^2`, inside
-    and outside. Always: root mean square error inside and outside, Spearman's correlation of score and
-    :math:`|r|`, and the area below the risk-coverage curve with its way from random (0) to oracle (1).
+    and outside. The intervals of the truths in bins are about what many rows in as many bins would say; they are
+    percentiles of a bootstrap, and wider than they would have to be. Always: root mean square error inside and
+    outside, Spearman's correlation of score and :math:`|r|`, and the area below the risk-coverage curve with its way
+    from random (0) to oracle (1).
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesmol.errors import DataError, ShapeError, expected
 
-__all__ = ["Rows", "Test", "exceedance_bound", "least_rows"]
+__all__ = ["Accepted", "Rows", "exceedance_bound", "least_rows"]
 
 GRID = 100
 # Stakes of the betting test, as fractions of the largest one that cannot go bankrupt.
@@ -32,6 +32,13 @@ class Rows:
 
     @classmethod
     def of(cls, scores: Tensor, errors: Tensor, tolerance: float, groups: Tensor | None) -> Rows:
+        """Rows from scores and absolute errors, (rows,), where an error above the tolerance is one too many.
+
+        Raises
+        ------
+        ShapeError, DataError
+            If shapes differ, there are no rows, a score is NaN, or an error is negative.
+        """
         if scores.ndim != 1 or scores.shape != errors.shape or (groups is not None and groups.shape != scores.shape):
             shapes = [tuple(part.shape) for part in (scores, errors, groups) if part is not None]
             raise ShapeError(expected("errors", "one error (and group) for each score, shape (rows,)", shapes))
@@ -52,20 +59,21 @@ class Rows:
         scores = np.unique(self.score[places])
         return np.nextafter(scores[np.isfinite(scores)], -np.inf)
 
-    def accepted(self, threshold: float) -> Test:
+    def accepted(self, threshold: float) -> Accepted:
+        """Rows with scores up to the threshold."""
         end = int(np.searchsorted(self.score, threshold, side="right"))
         exceeding = int(self.exceeds[:end].sum())
         if self.independent == len(self.score):
-            return Test(end, exceeding, float(end), None)
+            return Accepted(end, exceeding, float(end), None)
         parts = (
             np.bincount(self.group[:end], self.weight[:end] * part[:end], self.independent)
             for part in (np.ones(end), self.exceeds)
         )
-        return Test(end, exceeding, float(self.weight[:end].sum()), tuple(parts))
+        return Accepted(end, exceeding, float(self.weight[:end].sum()), tuple(parts))
 
 
 @dataclass(frozen=True, eq=False)
-class Test:
+class Accepted:
     """Rows accepted at one threshold; with groups, the shares of each group that are accepted, and that exceed."""
 
     count: int

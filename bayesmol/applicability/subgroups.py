@@ -98,7 +98,8 @@ class SubgroupDomain:
         features, names = training_rows(features), _names(names, features)
         errors, owner = _checked(features, errors, groups)
         count = int(owner.max()) + 1
-        chosen = torch.randperm(count, generator=generator(seed)) < round(self.share * count)
+        source = generator(seed)
+        chosen = torch.randperm(count, generator=source) < round(self.share * count)
         if min(int(chosen.sum()), int((~chosen).sum())) < LEAST:
             aim = f"at least {LEAST} groups to search and {LEAST} to judge"
             raise ApplicabilityError(expected("groups", aim, f"{count} in all", "hand in more rows"))
@@ -109,28 +110,37 @@ class SubgroupDomain:
         bounds = {name: pair for name, pair in ends.items() if pair != (-torch.inf, torch.inf)}
         region = Subgroup(bounds, {name: unit for name, unit in (units or {}).items() if name in bounds})
         tolerance = float(errors[searched].mean()) if self.tolerance is None else self.tolerance
-        return self._judged(region, names, features[~searched], errors[~searched], owner[~searched], tolerance)
+        judging = features[~searched], errors[~searched], owner[~searched]
+        return self._judged(region, names, *judging, tolerance, source)
 
     def _judged(
-        self, region: Subgroup, names: tuple[str, ...], features: Tensor, errors: Tensor, owner: Tensor, limit: float
+        self,
+        region: Subgroup,
+        names: tuple[str, ...],
+        features: Tensor,
+        errors: Tensor,
+        owner: Tensor,
+        limit: float,
+        source: torch.Generator,
     ) -> FoundDomain:
         owner = owner.unique(return_inverse=True)[1]
         inside = region.contains(dict(zip(names, features.T, strict=True)))
         if not bool(inside.any()):
             raise ApplicabilityError(expected("features", "judging rows inside the domain", "none", "hand in more"))
 
-        def statistics(rows: Int[Tensor, " drawn"]) -> list[float]:
-            kept, all_of = errors[rows][inside[rows]], errors[rows]
-            return [float(inside[rows].double().mean()), float(kept.mean() / all_of.mean())]
+        def relative(rows: Int[Tensor, " drawn"]) -> list[float]:
+            return [float(errors[rows][inside[rows]].mean() / errors[rows].mean())]
 
-        found = Intervals(owner, self.confidence).resampled(statistics, len(errors), seed=0)
+        single = len(owner.unique()) == len(owner)
+        intervals = Intervals(None if single else owner, self.confidence)
+        coverage = intervals.rate(inside, torch.ones_like(inside))
+        ratio = intervals.resampled(relative, len(errors), seed=source)[0]
         worst = errors.new_zeros(int(owner.max()) + 1).scatter_reduce(0, owner[inside], errors[inside], "amax")
         present = owner[inside].unique()
         failed = int((worst[present] > limit).sum())
         # one-sided at the confidence: the upper end of an interval with twice the tail
         bound = clopper_pearson(failed, len(present), 2 * self.confidence - 1)[1]
-        single = len(owner.unique()) == len(owner)
-        return FoundDomain(region, names, *found, limit, bound, len(present), self.confidence, single)
+        return FoundDomain(region, names, coverage, ratio, limit, bound, len(present), self.confidence, single)
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,8 @@ class FoundDomain:
     region
         The box.
     coverage, relative_error
-        Fraction of the judging rows inside, and their mean error over that of all.
+        Fraction of the judging rows inside, exact for independent rows, and their mean error over that of all, by
+        a bootstrap of the judging groups that is close to its confidence from about 50 of them inside.
     tolerance, exceedance
         Error, and the upper bound of the probability that a new row inside exceeds it.
     judges

@@ -1,8 +1,7 @@
 """Files: read structures and labels in any format, write predictions."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from bayesmol.data.formats import arrays, deepmd, json_content, mlearn, rmd17
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, ShapeError, expected
+from bayesmol.files import replacing
 from bayesmol.units import convert
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def write(
             _add_references(frames, labelled)
     else:
         frames = labelled.to_ase() if labelled else Structures.coerce(structures).to_ase()
-    with _replacing(Path(path)) as temporary:
+    with _beside(Path(path)) as temporary:
         ase.io.write(temporary, frames, format="extxyz")
 
 
@@ -234,14 +234,8 @@ def _add_references(frames: list[Any], labelled: Labelled) -> None:
             frame.arrays["REF_forces"] = labelled.forces[bounds[s] : bounds[s + 1]].detach().cpu().numpy()
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place at the end, or vanishes on an error."""
+def _beside(path: Path) -> AbstractContextManager[Path]:
+    """A temporary name that becomes ``path`` at the end."""
     if not path.parent.is_dir():
         raise DataError(expected("path", "a file in an existing folder", str(path), f"create {path.parent}"))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return replacing(path)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from bayesmol.data.labelled import Source
 from bayesmol.data.labelling import Labels, Reference, Result, assembled, label_hashes
 from bayesmol.data.structures import Structures
 from bayesmol.errors import FormatError, expected
+from bayesmol.files import replacing
 
 __all__ = ["Cached"]
 
@@ -113,13 +112,8 @@ class Cached:
     def _write(self, name: str, result: Result) -> None:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The name of a temporary file must differ between threads and between machines that share the folder.
-        temporary = path.with_name(f".{name}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
-        try:
+        with replacing(path) as temporary:
             temporary.write_text(_text(result, name), encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _text(result: Result, name: str) -> str:

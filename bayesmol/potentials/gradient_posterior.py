@@ -133,8 +133,10 @@ class GradientGPPotential:
     ) -> list[Float[Tensor, "components rank"]]:
         r"""Matrices :math:`W_s` with :math:`\mathrm{Cov}(F_s, F_t) \approx W_s W_t^\top`, in eV/Å, without noise.
 
-        Cholesky pivoted by whole structures: exact if ``rank`` allows, and never more than the covariance otherwise.
-        Deterministic; ``seed`` is accepted because other potentials draw directions.
+        Cholesky pivoted by whole structures: exact if ``rank`` reaches the number of forces, and never more than the
+        covariance otherwise: nothing is left of any structure once those that are pivots are known, 19 of ethanol at
+        rank 512, so a batch asks for as many columns as it has labels. Deterministic; ``seed`` is accepted because
+        other potentials draw directions.
         """
         rows, basis = self._encoded(Structures.coerce(structures))
         _, block, half = self._conditional(rows)

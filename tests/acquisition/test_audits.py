@@ -52,7 +52,10 @@ def test_estimate_and_words():
     audits = Audits(0.1, accepted=1000, checked=100, exceeded=2)
     assert audits.estimate == pytest.approx(0.02)
     assert audits.share == largest_count(2, 0.1) / 1000
-    assert "of 1000 accepted steps at most" in audits.guarantee and "95 % confidence" in audits.guarantee
+    assert (
+        "of 1000 accepted steps, those taken back among them, at most" in audits.guarantee
+        and "95 % confidence" in audits.guarantee
+    )
     assert Audits(0.1, 5, 0, 0).share == 1.0 and Audits(0.1, 0, 0, 0).estimate == 0.0
 
 

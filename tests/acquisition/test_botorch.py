@@ -11,8 +11,6 @@ from bayesmol.acquisition.pareto import hypervolume
 from bayesmol.errors import DataError, DependencyError, ShapeError
 from bayesmol.posterior import Draws, Gaussian
 
-pytest.importorskip("botorch")
-
 
 @pytest.fixture
 def bridge():

@@ -56,21 +56,57 @@ def test_same_seed_same_campaign(finished, tmp_path):
     assert decisions(tmp_path) == decisions(finished[0])
 
 
-def test_replay(finished):
-    assert campaign(finished[0]).replay() == 5
-
-
-def test_replay_finds_a_decision_that_does_not_follow(finished, tmp_path):
+def copied(finished, folder, change):
+    """The ledger of a finished campaign with some entries changed, hashes made anew."""
     from bayesmol.acquisition.ledger import Ledger
 
     with Ledger(finished[0] / "ledger.jsonl") as ledger:
         entries = [{k: v for k, v in entry.items() if k != "sha256"} for entry in ledger.entries]
-    next(entry for entry in entries if "gains" in entry)["gains"][0] += 1e-12
-    with Ledger(tmp_path / "ledger.jsonl") as ledger:
+    change(entries)
+    with Ledger(folder / "ledger.jsonl") as ledger:
         for entry in entries:
             ledger.append(**entry)
-    with pytest.raises(DataError, match="as recorded"):
-        campaign(tmp_path).replay()
+    return campaign(folder)
+
+
+def test_replay(finished):
+    lines = decisions(finished[0])
+    assert campaign(finished[0]).replay() == 6, "five queries and the end"
+    assert decisions(finished[0]) == lines
+
+
+def test_replay_finds_a_decision_that_does_not_follow(finished, tmp_path):
+    def gained(entries):
+        next(entry for entry in entries if "gains" in entry)["gains"][0] += 1e-12
+
+    def ended(entries):
+        assert entries[-1]["kind"] == "stop"
+        entries[-1]["check"]["mean"] += 1e-12
+
+    def too_early(entries):
+        del entries[-6:-1]
+
+    for name, change, match in (
+        ("gained", gained, "decision 2: expected as recorded, got indices"),
+        ("ended", ended, "decision 5: expected as recorded, got the end: budget"),
+        ("early", too_early, "decision 4: expected as recorded, got indices"),
+    ):
+        with pytest.raises(DataError, match=match):
+            copied(finished, tmp_path / name, change).replay()
+
+
+def test_replay_trusts_no_model_on_the_disk(finished, tmp_path):
+    """The model of other labels under the name of the last one: it would decide otherwise, and is not asked."""
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    kept = sorted((folder / "models").iterdir(), key=lambda path: int(path.name.split("-")[0]))
+    wrong = kept[0].read_bytes()
+    for path in kept:
+        path.write_bytes(wrong)
+    assert campaign(folder).replay() == 6
+    assert all(path.read_bytes() == wrong for path in kept)
 
 
 def test_it_goes_on_after_any_line(finished, tmp_path):
@@ -135,9 +171,11 @@ def test_more_budget(finished, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
     longer = campaign(folder, budget=24)
+    lines = decisions(folder)
+    assert longer.history().finished == "budget" and decisions(folder) == lines, "who looks writes nothing"
     assert longer.run().spent == 24
     assert longer.history().queries[:5] == finished[1].queries
-    assert longer.replay() == 6
+    assert longer.replay() == 8
 
 
 def test_clusters_keep_away_from_what_is_labelled(tmp_path):

@@ -69,14 +69,12 @@ def test_hypervolume_by_inclusion_and_exclusion(normal):
     assert hypervolume(points, reference, goals="maximise") == pytest.approx(want)
     assert hypervolume(-points, -reference, goals="minimise") == pytest.approx(want)
     assert hypervolume(points, torch.full((2,), 9.0).double(), goals="maximise") == 0.0
-    pytest.importorskip("botorch")
     flat = torch.cat([points, torch.ones(6, 1).double()], 1)
     deep = torch.cat([reference, torch.zeros(1).double()])
     assert hypervolume(flat, deep, goals="maximise") == pytest.approx(want)
 
 
 def test_selection_advances_the_front_without_repeating_itself():
-    pytest.importorskip("botorch")
     cost = Gaussian(torch.tensor([0.2, 0.2, 0.6, 0.5]).double(), torch.full((4,), 1e-6).double(), unit="eV")
     yields = Gaussian(torch.tensor([0.8, 0.8, 0.95, 0.1]).double(), torch.full((4,), 1e-6).double(), unit="")
     observed, reference = torch.tensor([[0.5, 0.5]]).double(), torch.tensor([1.0, 0.0]).double()

@@ -7,7 +7,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bayesmol.applicability.domain import Domain
-from bayesmol.applicability.evaluation import evaluate
+from bayesmol.applicability.evaluation import _gain, _separation, evaluate
+from bayesmol.applicability.ground_truths import truths
 from bayesmol.errors import DataError, ShapeError
 from bayesmol.testing import assert_calibrated
 
@@ -95,6 +96,34 @@ def test_intervals_cover():
         hits = sum(report[name].lower <= value <= report[name].upper for report in reports)
         assert hits >= stats.binom(draws, 0.93).ppf(0.005), (name, hits)
         assert hits <= draws - 2, (name, hits)
+
+
+@pytest.mark.slow
+def test_intervals_of_the_truths_in_bins_hold_what_many_rows_would_say():
+    """Errors and their claims are good in some bins of the score and bad in others; a bin may be on the edge."""
+    targets = torch.exp(1.2 * torch.special.ndtri((torch.arange(400) + 0.5).double() / 400))
+    spread = float(targets.std(correction=0))
+
+    def case_in_bins(rows, seed):
+        source = torch.Generator().manual_seed(seed)
+        scores = torch.rand(rows, generator=source).double()
+        sigma = spread * (0.9 + 0.35 * torch.sin(9 * scores) + 0.3 * (scores - 0.5))
+        errors = sigma * torch.randn(rows, generator=source).double()
+        return scores, errors, sigma * torch.exp(0.9 * torch.cos(7 * scores))
+
+    scores, errors, claimed = case_in_bins(400_000, 7)
+    limits = {}
+    for name, truth in zip(("point", "error", "calibration"), truths(scores, errors, targets, claimed), strict=True):
+        limits[f"auroc_{name}"], limits[f"precision_gain_{name}"] = _separation(truth), _gain(truth)
+    domain, draws = Domain("identity", level=0.1).calibrate(torch.rand(300).double()), 40
+    held = dict.fromkeys(limits, 0)
+    for seed in range(draws):
+        scores, errors, claimed = case_in_bins(200, seed)
+        found = evaluate(domain, scores, errors=errors, stddevs=claimed, targets=targets, seed=seed).measures
+        for name, limit in limits.items():
+            held[name] += found[name].lower <= limit <= found[name].upper
+    for name, hits in held.items():
+        assert hits >= stats.binom(draws, 0.95).ppf(0.001), (name, hits)
 
 
 def test_interval_of_the_separation_covers():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy import stats
 
 from bayesmol.applicability.subgroups import SubgroupDomain
 from bayesmol.errors import ApplicabilityError, DataError, ShapeError
@@ -38,6 +39,39 @@ def test_guarantee_holds_at_its_confidence():
         found = spec.fit(*planted(200, seed=seed)[:2], seed=seed)
         held += float((errors[found.inside(new)] > 0.4).double().mean()) <= found.exceedance
     assert held >= 40, "at least 80 % of the time: fewer than 40 of 60 has a chance of 1 %"
+
+
+@pytest.mark.slow
+def test_intervals_of_coverage_and_relative_error_hold():
+    """Of the box that was found, whatever it is: against 20000 new rows, for rows and for groups of three."""
+    new, errors, _ = planted(20_000, seed=999)
+    draws, held = 60, {name: 0 for name in ("coverage", "relative_error", "grouped coverage", "grouped relative_error")}
+    for seed in range(draws):
+        features, own, _ = planted(240, seed=seed)
+        source = torch.Generator().manual_seed(seed)
+        many = torch.arange(240).repeat_interleave(3)
+        noise = 1 + 0.1 * torch.rand(720, generator=source, dtype=torch.float64)
+        spec = SubgroupDomain(conditions=2, width=3, confidence=0.9)
+        alone = spec.fit(features, own, seed=seed)
+        grouped = spec.fit(features[many], own[many] * noise, groups=many, seed=seed)
+        for prefix, found in (("", alone), ("grouped ", grouped)):
+            inside = found.inside(new)
+            truth = {"coverage": float(inside.double().mean())}
+            truth["relative_error"] = float(errors[inside].mean() / errors.mean())
+            for name, value in truth.items():
+                measure = getattr(found, name)
+                held[prefix + name] += measure.lower <= value <= measure.upper
+    for name, hits in held.items():
+        assert hits >= stats.binom.ppf(0.001, draws, 0.88), (name, hits)
+    assert min(held.values()) < draws, "an interval that always holds is too wide"
+
+
+def test_the_seed_decides_search_and_bootstrap():
+    features, errors, _ = planted(200)
+    first, again = (SubgroupDomain(tolerance=0.5).fit(features, errors, seed=4) for _ in range(2))
+    assert first.relative_error == again.relative_error and first.coverage.method == "Clopper-Pearson"
+    stream = torch.Generator().manual_seed(4)
+    assert SubgroupDomain(tolerance=0.5).fit(features, errors, seed=stream).relative_error == first.relative_error
 
 
 def test_noise_gives_no_reduction_that_other_rows_confirm():

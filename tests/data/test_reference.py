@@ -2,6 +2,7 @@
 
 import ase
 import numpy as np
+import openmm
 import pytest
 import torch
 
@@ -9,10 +10,6 @@ from bayesmol.data import Structures, load, reference
 from bayesmol.data.reference import OpenMM, PySCF, TBLite
 from bayesmol.errors import DataError, DependencyError
 from bayesmol.units import convert
-
-pytest.importorskip("tblite")
-pytest.importorskip("pyscf")
-openmm = pytest.importorskip("openmm")
 
 BOHR = convert(1.0, "bohr", "Å")
 WATER = ase.Atoms("OH2", [(0, 0, 0.1173), (0, 0.7572, -0.4692), (0, -0.7572, -0.4692)])

@@ -34,4 +34,4 @@ def test_a_campaign_that_is_killed(campaigns, tmp_path):
     found = quiet()
     campaigns.kill(found, tmp_path, kills=2, seed=0)
     assert found.figures["resumed_identically"].value == 1
-    assert found.figures["replayed_queries"].value >= 5
+    assert found.figures["replayed_decisions"].value >= 6

@@ -10,8 +10,6 @@ import torch
 from bayesmol.errors import DataError
 from bayesmol.report import Study
 
-pytest.importorskip("tblite")
-
 
 @pytest.fixture
 def curves(study):

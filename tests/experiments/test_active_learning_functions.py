@@ -31,7 +31,6 @@ def test_a_search_improves_on_its_start_and_repeats_itself(functions):
 
 
 def test_figures(functions, monkeypatch):
-    pytest.importorskip("botorch")
     study = Study("active_learning", "functions")
     monkeypatch.setattr(functions, "SCALES", {"": 1.0, "_timid": 10.0})
     functions.functions(study, seed=0, runs=2, calls=8, draws=3000)

@@ -23,7 +23,6 @@ def test_pulled_bonds_grow(script):
 
 def test_the_study_runs(script, tmp_path, monkeypatch):
     small = BayesianACE(cutoffs=(4.5,), channels=(4, 4, 2), mixing=MixingSchedule(steps=0))
-    pytest.importorskip("tblite")
     monkeypatch.setattr(script, "POTENTIAL", small)
     study = Study("active_learning", "on-the-fly")
     sizes = {"steps": 60, "replicas": 2, "sampling": 10, "trials": 1, "seeds": 2}

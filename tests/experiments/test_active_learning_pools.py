@@ -6,8 +6,6 @@ import torch
 import bayesmol as bm
 from bayesmol.inference.random import numpy_generator
 
-pytest.importorskip("tblite")
-
 
 @pytest.fixture
 def making(study):

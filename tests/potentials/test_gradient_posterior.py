@@ -8,6 +8,7 @@ import pytest
 import torch
 from ase.build import molecule
 
+from bayesmol.acquisition import greedy_log_determinant, scoring, select
 from bayesmol.data import Labelled, Source, Structures
 from bayesmol.errors import ApplicabilityError, DataError
 from bayesmol.potentials.gradient_gp import GradientGP
@@ -234,6 +235,17 @@ def test_force_factor_is_a_root_of_the_covariance(data):
     part = torch.cat(model.force_factor(test, rank=20))
     assert part.shape == (108, 20)
     assert float(torch.linalg.eigvalsh(covariance - part @ part.mT).min()) > -1e-6 * scale
+
+
+def test_a_batch_is_not_exhausted_by_the_rank_of_its_factor(data, monkeypatch):
+    """After the pivots of a factor of fewer columns than labels nothing would be left of any candidate."""
+    monkeypatch.setattr(scoring, "_RANK", 1)
+    model, pool = SPEC.fit(data[0]), data[1].structures
+    exact = greedy_log_determinant(model.force_factor(pool, rank=10**4), model.noise_force, 5)
+    chosen = select(model, pool, 5)
+    assert set(chosen.indices.tolist()) == set(exact[0])
+    assert float(chosen.gains.sum()) == pytest.approx(sum(exact[1]), rel=1e-3)
+    assert float(select(model, pool, 5, rank=12).gains[1:].sum()) < 0.5 * float(chosen.gains[1:].sum())
 
 
 def test_stranger_structures_are_stranger(data, normal):
