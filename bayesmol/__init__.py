@@ -28,6 +28,7 @@ _NAMES = {
     "certify": "bayesmol.certified",
     "load": "bayesmol.persistence",
     "save": "bayesmol.persistence",
+    "scorecard": "bayesmol.scorecards",
 }
 
 __all__ = ["__version__", *_PACKAGES, *_NAMES]

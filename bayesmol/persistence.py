@@ -29,8 +29,11 @@ FORMAT = 1
 KINDS = {
     "ACEPotential": "bayesmol.potentials.ace_posterior:ACEPotential",
     "CertifiedModel": "bayesmol.certified:CertifiedModel",
-    "NetworkPotential": "bayesmol.potentials.neural_posterior:NetworkPotential",
     "GradientGPPotential": "bayesmol.potentials.gradient_posterior:GradientGPPotential",
+    "InducingGPPotential": "bayesmol.potentials.inducing_posterior:InducingGPPotential",
+    "NetworkPotential": "bayesmol.potentials.neural_posterior:NetworkPotential",
+    "PairGPPotential": "bayesmol.potentials.pair_gp_posterior:PairGPPotential",
+    "TabulatedPotential": "bayesmol.potentials.tabulation:TabulatedPotential",
 }
 
 _KEY = "bayesmol"

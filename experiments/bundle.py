@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesmol.data.io import read
+from bayesmol.data.named import named
 
 EXTENDED_XYZ = {
     "ethanol_h-removal": "ethanol_probes/test_H_removal.xyz",
     "ethanol_dimers": "ethanol_probes/test_dimers.xyz",
     "ethanol_isolated-atoms": "ethanol_probes/isolated_atoms.xyz",
+    "methanol_test": "ethanol_probes/test_eth_meth.xyz@:145",
     "acetylacetone_train-300K": "acac/train_300K.xyz",
     "acetylacetone_dihedral": "acac/test_dihedral.xyz",
     "acetylacetone_h-transfer": "acac/test_H_transfer.xyz",
@@ -45,8 +46,8 @@ def rmd17_ethanol(folder: Path) -> dict[str, NDArray[Any]]:
 
 
 def extended_xyz(path: Path) -> dict[str, NDArray[Any]]:
-    """Molecules, energies and, where the file has them, forces."""
-    data = read(path)
+    """Molecules, energies and, where the file has them, forces; ``FILE@FRAMES`` takes some of the frames."""
+    data = named(str(path))
     found = {
         "positions": data.structures.positions.numpy(),
         "species": data.structures.species.numpy().astype(np.uint8),

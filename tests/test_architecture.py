@@ -13,12 +13,13 @@ ROOT = Path(bayesmol.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
-GROUND = {"errors", "typing", "units", "progress", "parallel", "inference.random"}
+GROUND = {"errors", "typing", "units", "files", "progress", "parallel", "inference.random"}
 FAMILIES = {"potentials", "flows", "wavefunctions", "dynamics", "coarse_graining", "equations"}
 BELOW = {"posterior", "data", "representation"}
 MAY_IMPORT = {
     "errors": set(),
     "typing": set(),
+    "files": set(),
     "units": {"errors"},
     "progress": {"errors"},
     "parallel": {"errors", "progress"},
@@ -44,12 +45,18 @@ ABOVE = {
     "options",
     "quickstart",
     "report",
+    "scorecard_errors",
+    "scorecard_lines",
+    "scorecard_plots",
+    "scorecard_timing",
+    "scorecards",
     "__init__",
     "__main__",
 }
 OWNERS = {
     "arviz": ["posterior/arviz.py"],
     "botorch": ["acquisition/botorch.py"],
+    "chgnet": ["potentials/foundation_chgnet.py"],
     "gpytorch": ["potentials/gradient_*.py", "acquisition/botorch.py"],  # BoTorch's posteriors are gpytorch's
     "jax": ["inference/nuts.py"],
     "joblib": ["parallel.py"],
@@ -65,7 +72,7 @@ OWNERS = {
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 PARALLEL = {"Parallel", "delayed"}  # of joblib: they run functions; its dump and load are pickle
 VAGUE = {"utils", "util", "core", "helpers", "helper", "common", "misc", "tools", "base_classes"}
-LAZY = ["gpytorch", "pyro", "numpyro", "jax", "nflows", "mapie", "arviz", "botorch", "matplotlib", "sklearn", "ase"]
+LAZY = ["chgnet", "gpytorch", "pyro", "numpyro", "jax", "nflows", "mapie", "arviz", "botorch", "matplotlib", "sklearn", "ase"]
 
 
 def name(path: Path) -> str:

@@ -33,7 +33,7 @@ def laplace(
     Parameters
     ----------
     precision
-        :math:`\alpha`, of the prior of each weight; by the evidence, one for all weights, if ``None``.
+        :math:`\alpha`, of the prior of each weight; by the evidence, one for all weights, if ``None``. All in float64.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def laplace(
     _check(gram, mean)
     chosen = evidence_precision(gram, mean=mean) if precision is None else _expanded(precision, gram)
     found = _posterior(gram, torch.zeros_like(mean), chosen)
-    return LinearPosterior(mean.to(gram), found.root, found.factor)
+    return LinearPosterior(mean.double(), found.root, found.factor)
 
 
 def ridge(
@@ -105,6 +105,7 @@ def evidence_precision(
     count, gram = int(owner.max()) + 1, gram.double()
     sizes = torch.bincount(owner, minlength=count).to(gram)
     log_precision = torch.zeros(count).to(gram) + gram.diagonal().mean().clamp_min(1e-12).log() * 0.5
+    ceiling = gram.diagonal().max().clamp_min(1e-12).log() + math.log(1e10)
     for _ in range(steps):
         precision = log_precision.exp()[owner]
         root = cholesky(gram + torch.diag(precision), "precision of the weights")
@@ -114,9 +115,9 @@ def evidence_precision(
         determined = sizes - zeros.index_add(0, owner, precision * inverse.diagonal())
         found = (determined / zeros.index_add(0, owner, centre.square())).log()
         if bool((found - log_precision).abs().max() < 1e-6):
-            return found.exp()[owner].to(gram)
+            return found.exp()[owner]
         log_precision = found
-        if not bool(torch.isfinite(found).all()):
+        if not bool((found < ceiling).all()):
             break
     remedy = "give the precision, or leave the group out"
     raise ConvergenceError(expected("precision", "a maximum of the evidence", "none", remedy))
@@ -166,12 +167,12 @@ def scaled(posterior: LinearPosterior, factor: float) -> LinearPosterior:
 def _posterior(gram: Tensor, moment: Tensor, precision: Tensor) -> LinearPosterior:
     """With the weights in units of their prior deviations, as the conjugate algebra has them, and back."""
     scale = precision.rsqrt()
-    white = posterior_from_gram(scale[:, None] * gram * scale, scale * moment)
+    white = posterior_from_gram(scale[:, None] * gram.double() * scale, scale * moment.double())
     return LinearPosterior(scale * white.mean, white.root / scale[:, None], white.factor)
 
 
 def _expanded(precision: float | Tensor, gram: Tensor) -> Tensor:
-    found = torch.as_tensor(precision, dtype=gram.dtype, device=gram.device).expand(len(gram))
+    found = torch.as_tensor(precision, dtype=torch.float64, device=gram.device).expand(len(gram))
     if not bool((torch.isfinite(found) & (found > 0)).all()):
         raise DataError(expected("precision", "positive finite numbers", "others"))
     return found

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.inference.chains import Chains
-from bayesmol.inference.random import generator
+from bayesmol.inference.random import integer_seed
 from bayesmol.progress import progress
 
 __all__ = ["nuts"]
@@ -80,7 +80,7 @@ def nuts(
     """
     if start.ndim != 2 or 0 in start.shape:
         raise ShapeError(expected("start", "(chains, parameters)", tuple(start.shape)))
-    number = int(torch.randint(2**31, (), generator=(source := generator(seed)), device=source.device))
+    number = integer_seed(seed)
     with jax.enable_x64(True):
         arrays = jax.tree.map(_array, data)
         places = jax.numpy.asarray(_array(start).astype(np.float64))
@@ -146,9 +146,9 @@ def _check_gradient(log_density: Callable, place: Any, data: Any) -> None:
         return
     # A change of the value by 1e-5 of itself is far above rounding; a start near the mode is left by 1e-4 at most.
     step = min(1e-5 * max(1.0, abs(float(value))) / length, 1e-4) * slope / length
-    far = [float(log_density(place + sign * step, data)) for sign in (1, -1)]
+    far = [float(_slope(log_density)(place + sign * step, data)[0]) for sign in (1, -1)]
     found, wanted = far[0] - far[1], 2 * float(jax.numpy.linalg.norm(step)) * length
-    if not math.isclose(found, wanted, rel_tol=1e-3, abs_tol=1e-9 * abs(float(value))):
+    if not math.isclose(found, wanted, rel_tol=1e-3, abs_tol=1e-9 * max(1.0, abs(float(value)))):
         raise DataError(expected("log_density", f"a gradient that is its derivative, {found:.6g}", f"{wanted:.6g}"))
 
 

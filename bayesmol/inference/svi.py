@@ -11,7 +11,7 @@ from typing import Literal
 import pyro
 import torch
 from jaxtyping import Float
-from pyro.distributions import Delta, LowRankMultivariateNormal, MultivariateNormal, Normal, TorchDistribution
+from pyro.distributions import Delta, LowRankMultivariateNormal, MultivariateNormal, Normal
 from torch import Tensor
 
 from bayesmol.errors import ConvergenceError, DataError, ShapeError, expected
@@ -161,7 +161,7 @@ class Variational:
             return mean, torch.zeros_like(mean), scale[:, None] * unit
         return mean, scale.square(), scale[:, None] * factor
 
-    def _law(self, mean: Tensor, log_scale: Tensor, factor: Tensor) -> TorchDistribution:
+    def _law(self, mean: Tensor, log_scale: Tensor, factor: Tensor) -> torch.distributions.Distribution:
         mean, diagonal, factor = self._moments(mean, log_scale, factor)
         if self.covariance == "dense":
             return MultivariateNormal(mean, scale_tril=factor)

@@ -79,12 +79,12 @@ class BayesianACE:
             If there are fewer than two structures, or neither energies nor forces.
         """
         data = labelled.to(dtype=torch.float64)
-        labels = _check(data)
+        labels = checked_labels(data)
         basis = self._chosen_basis(data, seed)
         model = initial_model(self._untrained(data, basis, labels, seed), data, seed=seed)
         model, unseen = learned_mixing(model, data, self.mixing, seed=seed)
-        fitted = _dual(model, data, unseen) if labels <= self.dual_rows else _primal(model, data, unseen, seed)
-        return replace(fitted, provenance=_provenance(labelled, seed))
+        fitted = _dual(model, data, unseen) if labels <= self.dual_rows else primal_fit(model, data, unseen, seed)
+        return replace(fitted, provenance=provenance_of(labelled, seed))
 
     def _chosen_basis(self, data: Labelled, seed: int) -> RadialBasis:
         """Radial functions with the shortest cutoff that no longer one beats clearly on left-out labels."""
@@ -112,15 +112,15 @@ class BayesianACE:
             zeros(FORCE + len(species)),
             zeros(len(species)),
         )
-        return replace(model, references=_references(model, data)).to(zeros(0).device)
+        return replace(model, references=reference_energies(model, data)).to(zeros(0).device)
 
 
-def _provenance(labelled: Labelled, seed: int) -> dict[str, Any]:
+def provenance_of(labelled: Labelled, seed: int) -> dict[str, Any]:
     source = None if labelled.source is None else asdict(labelled.source)
     return {"structures": len(labelled), "training_hash": labelled.fingerprint, "source": source, "seed": seed}
 
 
-def _check(data: Labelled) -> int:
+def checked_labels(data: Labelled) -> int:
     """Number of labels."""
     if len(data) < 2 or (data.energies is None and not bool(data.has_forces.any())):
         got = f"{len(data)} structures, energies: {data.energies is not None}, forces: {bool(data.has_forces.any())}"
@@ -129,7 +129,7 @@ def _check(data: Labelled) -> int:
     return energies + 3 * int(data.structures.counts[data.has_forces].sum()) + 6 * int(data.has_stresses.sum())
 
 
-def _references(model: Model, data: Labelled) -> Tensor:
+def reference_energies(model: Model, data: Labelled) -> Tensor:
     """Least-squares energy of an atom of each element; the model keeps a broad prior about it, so nothing leaks."""
     composition = model.representation.composition(data.structures)
     if data.energies is None:
@@ -146,7 +146,7 @@ def _dual(model: Model, data: Labelled, unseen: Tensor) -> ACEPotential:
     return ACEPotential(model, dual_posterior(model, rows), guards(model, data), data[unseen], moments, factors)
 
 
-def _primal(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept: int = 200) -> ACEPotential:
+def primal_fit(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept: int = 200) -> ACEPotential:
     """Rows are streamed: only those of the judged and of some more structures stay in memory."""
     others = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     stay = torch.cat([unseen, others[~torch.isin(others, unseen)]])[:kept].sort().values

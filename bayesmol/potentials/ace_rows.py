@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,6 @@ from torch import Tensor
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.potentials.repulsion import repulsion
-from bayesmol.representation.design import Representation
 from bayesmol.representation.radial import species_index
 
 ENERGY, VIRIAL, FORCE = 0, 1, 2
@@ -36,7 +36,7 @@ class Model:
         Energy of an atom of each element (eV), numerically subtracted; the model corrects it.
     """
 
-    representation: Representation
+    representation: Any  # a Representation, or anything that makes a Design: pairs of atoms too
     log_prior: Float[Tensor, " families"]
     log_noise: Float[Tensor, " kinds"]
     references: Float[Tensor, " species"]

@@ -37,7 +37,7 @@ def state(potential: ACEPotential) -> tuple[dict[str, Any], dict[str, Tensor]]:
         arrays["posterior.root"] = potential.posterior.root
     arrays |= {f"guards.{name}": value for name, value in potential.guards.items()}
     arrays |= {f"left_out.{name}": value for name, value in potential.left_out.items()}
-    return header, arrays | _stored(potential.training)
+    return header, arrays | stored(potential.training)
 
 
 def from_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> ACEPotential:
@@ -50,27 +50,27 @@ def from_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> ACEPotentia
             **{name: arrays[name] for name in ("log_prior", "log_noise", "references")},
         )
         posterior = LinearPosterior(arrays["posterior.mean"], arrays.get("posterior.root"), arrays["posterior.factor"])
-        training = _restored(header, _under(arrays, "training"))
-        guards, left_out = _under(arrays, "guards"), _under(arrays, "left_out")
+        training = restored(header, under(arrays, "training"))
+        guards, left_out = under(arrays, "guards"), under(arrays, "left_out")
         inflation = arrays["inflation"]
         return ACEPotential(model, posterior, guards, training, left_out, inflation, header["provenance"])
     except (KeyError, TypeError) as error:
         raise FormatError(expected("state", "all parts of a Bayesian ACE", repr(error), "save it again")) from error
 
 
-def _under(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{prefix}."): value for name, value in arrays.items() if name.startswith(f"{prefix}.")}
 
 
-def _stored(training: Labelled) -> dict[str, Tensor]:
+def stored(training: Labelled) -> dict[str, Tensor]:
     structures = {f.name: getattr(training.structures, f.name) for f in fields(training.structures)}
     labels = {f.name: getattr(training, f.name) for f in fields(training) if f.name not in ("structures", "source")}
     found = {f"training.structures.{name}": value for name, value in structures.items()}
     return found | {f"training.{name}": value for name, value in labels.items() if isinstance(value, torch.Tensor)}
 
 
-def _restored(header: dict[str, Any], arrays: dict[str, Tensor]) -> Labelled:
-    structures = Structures(**_under(arrays, "structures"))
+def restored(header: dict[str, Any], arrays: dict[str, Tensor]) -> Labelled:
+    structures = Structures(**under(arrays, "structures"))
     labels = {name: value for name, value in arrays.items() if not name.startswith("structures.")}
     source = None if header["source"] is None else Source(**header["source"])
     return Labelled(structures, **labels, source=source)

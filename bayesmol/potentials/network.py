@@ -19,7 +19,7 @@ from bayesmol.representation.ace import Environments, environments
 from bayesmol.representation.design import Design
 from bayesmol.representation.radial import RadialBasis, species_index
 
-_EDGE_COLUMNS = 1 << 19  # edges times columns of one backward pass
+_EDGE_COLUMNS = 1 << 12  # edges times columns of one backward pass: more saves no call worth its memory
 
 
 class Network(torch.nn.Module, ABC):

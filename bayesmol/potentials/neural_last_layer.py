@@ -75,16 +75,21 @@ class VariationalLastLayer:
 
         gram, moment = run.normal_equations
         member = Member(run.energy, gram.new_zeros(0, 0))
-        exact = ridge(gram, moment, precision=prior_precision(member))
+        prior = prior_precision(member)
+        exact = ridge(gram, moment, precision=prior)
         # In these coordinates the posterior is isotropic, which is what makes a few thousand steps enough.
         axes = exact.spread(torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
-        inner, pull = axes.T @ gram @ axes, axes.T @ (moment - gram @ exact.mean)
+        wide = torch.full_like(moment, 2.0)
+        precision = gram + torch.diag(prior)
+        # The search has a prior of its own, which is taken off again.
+        inner = axes.T @ precision @ axes - torch.diag(wide**-2)
+        pull = axes.T @ (moment - precision @ exact.mean)
 
         def log_likelihood(vector: Tensor, rows: Tensor) -> Tensor:
             return vector @ pull - 0.5 * vector @ inner @ vector
 
-        target = Target(log_likelihood, NormalPrior.centred(torch.full_like(moment, 10.0)), 1)
-        search = Variational(covariance="dense", steps=self.steps, rate=self.rate)
+        target = Target(log_likelihood, NormalPrior.centred(wide), 1)
+        search = Variational(covariance="dense", steps=self.steps, rate=self.rate, initial=0.2)
         found = search.fit(target, torch.zeros_like(moment), seed=run.seed).posterior.linear()
         spread = axes @ found.spread(torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
         return (Member(with_heads(run.energy, (exact.mean + axes @ found.mean)[:, None]), spread),)

@@ -124,6 +124,9 @@ class WeightAveraging:
 class Hamiltonian:
     """Stochastic-gradient Hamiltonian Monte Carlo of all weights from the trained network.
 
+    A chain that leaves all bounds, because the posterior is narrower elsewhere than at the trained weights, is begun
+    again with half the step.
+
     Attributes
     ----------
     sampler
@@ -131,12 +134,23 @@ class Hamiltonian:
     """
 
     sampler: StochasticHamiltonian = field(
-        default_factory=lambda: StochasticHamiltonian(step=0.2, momentum=0.98, warmup=500, draws=20, thin=100, chains=1)
+        default_factory=lambda: StochasticHamiltonian(step=0.1, momentum=0.98, warmup=500, draws=20, thin=100, chains=1)
     )
 
     def members(self, run: Run) -> tuple[Member, ...]:
-        """The draws as networks."""
+        """The draws as networks.
+
+        Raises
+        ------
+        ConvergenceError
+            If a step of a sixteenth is too long, too.
+        """
         posterior = WeightPosterior.of(run)
-        sampler = replace(self.sampler, step=self.sampler.step * posterior.shortest)
-        chains = sampler.fit(posterior.target, posterior.start, scales=posterior.deviations, seed=run.seed)
-        return posterior.drawn(chains.values.flatten(0, 1))
+        for halvings in range(5):
+            sampler = replace(self.sampler, step=self.sampler.step * posterior.shortest / 2**halvings)
+            try:
+                chains = sampler.fit(posterior.target, posterior.start, scales=posterior.deviations, seed=run.seed)
+                return posterior.drawn(chains.values.flatten(0, 1))
+            except ConvergenceError as error:
+                failed = error
+        raise failed

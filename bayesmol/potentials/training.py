@@ -50,11 +50,11 @@ class Training:
 
     epochs: int = 200
     batch: int = 5
-    rate: float = 5e-3
+    rate: float = 0.01
     energy_weight: float = 1.0
     clip: float = 10.0
     decay: float = 0.995
-    checks: int = 50
+    checks: int = 40
     patience: int = 20
 
     def __post_init__(self) -> None:
@@ -125,7 +125,9 @@ def _step(state: TrainingState, data: Batch, loss: Loss, schedule: Training, ste
     value = loss(_outputs(state.energy, batch, graph=True), batch)
     if not bool(torch.isfinite(value)):
         remedy = "lower the rate, or look for labels that are wrong"
-        raise ConvergenceError(expected("loss", "a finite number", f"{float(value.detach())} in step {state.step}", remedy))
+        raise ConvergenceError(
+            expected("loss", "a finite number", f"{float(value.detach())} in step {state.step}", remedy)
+        )
     state.optimiser.zero_grad()
     value.backward()
     torch.nn.utils.clip_grad_norm_(state.energy.parameters(), schedule.clip)

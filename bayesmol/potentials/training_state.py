@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bayesmol.errors import FormatError, expected
+from bayesmol.files import replacing
 from bayesmol.potentials.neural_energy import NeuralEnergy
 
 if TYPE_CHECKING:
@@ -64,9 +64,8 @@ class TrainingState:
         arrays = {f"{name}.{k}": v for name, part in self._parts().items() for k, v in part.items()}
         arrays = {name: value.detach().cpu().contiguous().clone() for name, value in arrays.items()}
         data = safetensors.torch.save(arrays, {"training": json.dumps(header)})
-        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(data)
 
     def restore(self, path: str | Path) -> None:
         """Go on from a file.

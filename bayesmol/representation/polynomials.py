@@ -76,14 +76,14 @@ def products(density: Float[Tensor, "... lm"], couplings: Couplings) -> tuple[Te
     """Invariants (..., invariants) and their gradients (..., lm, invariants)."""
     leading = density.shape[:-1]
     components = density.flatten(0, -2).T.contiguous()
-    found = [derivatives(components) for derivatives in _derivatives(couplings)]
+    found = [derivatives(components) for derivatives in derivatives_of(couplings)]
     gradient = torch.cat(found, -1) if len(found) > 1 else found[0]
     values = (components.T.unsqueeze(1) @ gradient).squeeze(1) / couplings.orders.to(density)
     return values.unflatten(0, leading), gradient.unflatten(0, leading)
 
 
 @lru_cache(maxsize=64)
-def _derivatives(couplings: Couplings) -> tuple[Derivatives, ...]:
+def derivatives_of(couplings: Couplings) -> tuple[Derivatives, ...]:
     """Derivatives of the invariants of each order, by increasing order."""
     orders = sorted({item.order for item in couplings.invariants})
     return tuple(_of_order(couplings.only(order)) for order in orders)

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 import bayesmol as bm
@@ -63,31 +62,23 @@ def test_noisy_labels(figures):
     assert found["energy_nll_gain"] == pytest.approx(gain)
 
 
-def test_parts_follow_each_other(potentials):
-    frames = bm.data.load("rmd17/ethanol/train")
-    fitting, calibration = potentials.parts(frames, 50, None)
-    assert len(calibration) == 250
-    assert torch.equal(fitting.energies, frames.energies[:50])
-    assert torch.equal(calibration.energies, frames.energies[50:300])
-    assert potentials.parts(frames, None, None)[1] is None and potentials.parts(frames, 50, 0)[1] is None
-    assert len(potentials.parts(frames, 900, None)[1]) == 100
-    with pytest.raises(DataError, match="at most 1000 frames"):
-        potentials.parts(frames, 900, 200)
+@pytest.mark.parametrize("command", ["learn", "scorecard", "gpu"])
+def test_help_teaches(potentials, command):
+    found = CliRunner().invoke(potentials.app, [command, "--help"], env={"COLUMNS": "200"})
+    assert found.exit_code == 0 and "--json" in found.output and "--seed" in found.output
+    assert len(found.output.splitlines()) > 20
 
 
-def test_published_energies_are_those_that_ship(potentials, tmp_path):
-    shipped = bm.data.load("qmc/graphene")
-    path = tmp_path / "qmc.csv"
-    path.write_text("disregistry,d,energy,energy_err\n0.0,3.0,-154.5,0.001\n0.66667,3.5,-154.25,0.002\n")
-    found = potentials.monte_carlo(str(path))
-    torch.testing.assert_close(found.energies, torch.tensor([-618.0, -617.0]).double())
-    torch.testing.assert_close(found.energy_errors, torch.tensor([0.004, 0.008]).double())
-    torch.testing.assert_close(found.structures.cell[0], shipped.structures.cell[0])
-    assert torch.equal(found.structures.pbc, shipped.structures.pbc[:2])
+def test_a_network_has_options_that_others_refuse(potentials):
+    result = CliRunner().invoke(potentials.app, ["learn", *map(str, SMALL), "--posterior", "laplace"])
+    assert isinstance(result.exception, DataError) and "--posterior" in str(result.exception)
 
 
-def test_length_scale(potentials):
-    assert potentials.specification("gradient-gp", "learned").length_scale == "learned"
-    assert potentials.specification("gradient-gp", "4").length_scale == 4.0
-    with pytest.raises(DataError, match="--length-scale"):
-        potentials.specification("gradient-gp", "long")
+@pytest.mark.slow
+def test_learn_a_network(figures, tmp_path):
+    options = ("--model", "schnet", "--posterior", "laplace", "--epochs", 2, "--checkpoint", tmp_path / "run.ckpt")
+    sizes = ("--validation-size", 4, "--calibration-size", 160)
+    content = figures("learn", *SMALL, *sizes, *options)
+    assert content["settings"]["validation_frames"] == 4 and content["figures"]["force_conformal_90"] > 0.7
+    again = figures("learn", *SMALL, *sizes, *options)["figures"]  # from the checkpoint: the same weights
+    assert again["force_mae"] == content["figures"]["force_mae"]

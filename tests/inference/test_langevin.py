@@ -104,8 +104,8 @@ def test_simulation_based_calibration(normal, share):
         def likelihood(vector, rows):
             return -0.5 * (targets[rows] - design[rows] @ vector).square().sum()
 
-        step = 0.5 if share is None else 0.15
-        spec = StochasticHamiltonian(step, 0.7, warmup=60, draws=60, thin=12, chains=1)
+        step, momentum, thin = (0.5, 0.7, 12) if share is None else (0.15, 0.85, 20)
+        spec = StochasticHamiltonian(step, momentum, warmup=100, draws=60, thin=thin, chains=1)
         return spec.fit(
             Target(likelihood, prior, 24, share), torch.zeros(2).double(), scales=scales, seed=source
         ).values
@@ -114,8 +114,8 @@ def test_simulation_based_calibration(normal, share):
         lambda source: prior.sample(1, seed=source)[0],
         lambda vector, source: design @ vector + torch.randn(24, generator=source, dtype=torch.float64),
         posterior,
-        simulations=100,
-        draws=15,
+        simulations=60,
+        draws=11,
         seed=0,
     )
     assert ranks.p_value > 0.01

@@ -36,6 +36,15 @@ def test_laplace_stays_at_the_trained_weights(linear, normal):
     torch.testing.assert_close(found.covariance(rows), rows @ model.covariance @ rows.T)
 
 
+def test_single_precision_is_solved_in_double(linear, normal):
+    model = linear()
+    gram, moment = sums(model)
+    found = ridge(gram.float(), moment.float())
+    assert found.mean.dtype == found.root.dtype == torch.float64
+    assert laplace(gram.float(), moment.float()).mean.dtype == torch.float64
+    torch.testing.assert_close(found.mean, ridge(gram, moment).mean, rtol=1e-4, atol=1e-5)
+
+
 def test_posterior_can_be_updated_and_drawn(linear):
     """The result is a posterior like any other: half of the data, then the rest."""
     model = linear()

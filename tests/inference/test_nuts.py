@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bayesmol.errors import ConvergenceError, DataError, ShapeError
-from bayesmol.inference.nuts import nuts
+from bayesmol.inference.nuts import _check_gradient, nuts
 from bayesmol.inference.simulation import simulated_ranks
 from bayesmol.posterior import Draws
 
@@ -54,6 +54,11 @@ def broken(vector, data):
     return density(vector, data) + 5 * (vector**2).sum() - jax.lax.stop_gradient(5 * (vector**2).sum())
 
 
+def mode(vector, data):
+    """A density that is one at its mode: value and gradient are zero there."""
+    return -0.5 * (vector**2).sum()
+
+
 def infinite(vector, data):
     return jax.numpy.log(-(vector**2).sum())
 
@@ -71,6 +76,12 @@ def test_bad_input_is_named(normal):
 def wells(vector, data):
     """Two wells eight deviations apart in the first parameter."""
     return jax.numpy.logaddexp(-0.5 * (vector[0] - 4) ** 2, -0.5 * (vector[0] + 4) ** 2) - 0.5 * vector[1] ** 2
+
+
+def test_a_start_at_the_mode_has_a_right_gradient():
+    with jax.enable_x64(True):
+        for place in (0.0, 1e-17, 1e-3, 10.0, 1e6):
+            _check_gradient(mode, jax.numpy.full(3, place), None)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bayesmol.errors import ConvergenceError, DataError, ShapeError
-from bayesmol.inference.chains import Chains
+from bayesmol.inference.chains import Chains, r_hat
 from bayesmol.inference.perceptron import Perceptron
 from bayesmol.inference.perceptron_regression import (
     PerceptronFit,
@@ -104,8 +104,9 @@ def test_posterior_covers_the_truth(normal, source):
     rows, _, _ = observed(perceptron, vector, normal(40, 3), (0.05, 0.1), source)
     new, values, forces = observed(perceptron, vector, normal(100, 3), (0.05, 0.1), source)
     regression = PerceptronRegression(perceptron, (0.1, 0.1), warmup=400, draws=400, climb=500)
-    fit = regression.fit(rows, limit=1.1, seed=0)
+    fit = regression.fit(rows, limit=None, seed=0)
     assert fit.chains.divergences < 8
+    assert float(r_hat(fit.predict(rows.inputs, rows.kinds, rows.jacobians)[0].unflatten(0, (2, -1))).median()) < 1.05
     for k, true in enumerate((0.05, 0.1)):
         inside = fit.noise_draws[:, k].quantile(torch.tensor([0.005, 0.995]).double())
         assert float(inside[0]) < true < float(inside[1])
@@ -114,8 +115,6 @@ def test_posterior_covers_the_truth(normal, source):
         lower, upper = draws.quantile(torch.tensor([0.05, 0.95]).double(), dim=0)
         hits = int(((lower < truth) & (truth < upper)).sum())
         assert_calibrated(hits, 100, 0.9, confidence=0.9999)
-    again = regression.fit(rows, limit=None, seed=0)
-    assert torch.equal(again.weights, fit.weights)
 
 
 def test_bad_input_is_named(normal, source):
