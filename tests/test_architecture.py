@@ -72,7 +72,8 @@ OWNERS = {
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 PARALLEL = {"Parallel", "delayed"}  # of joblib: they run functions; its dump and load are pickle
 VAGUE = {"utils", "util", "core", "helpers", "helper", "common", "misc", "tools", "base_classes"}
-LAZY = ["chgnet", "gpytorch", "pyro", "numpyro", "jax", "nflows", "mapie", "arviz", "botorch", "matplotlib", "sklearn", "ase"]
+LAZY = ["gpytorch", "pyro", "numpyro", "jax", "nflows", "mapie", "arviz", "botorch", "matplotlib", "sklearn", "ase"]
+LAZY += ["chgnet"]
 
 
 def name(path: Path) -> str:

@@ -168,20 +168,20 @@ def _learned(rows: LayerRows, start: LayerModel) -> tuple[LayerModel, LinearPost
 def _scaled(rows: LayerRows, start: LayerModel, ratio: float) -> tuple[LayerModel, LinearPosterior, LeftOutRows]:
     """Noise and widths for one ratio of the noise of energies to that of forces.
 
-    The noise in the regression is the left-out misfit of forces, or of energies if there are no forces.
+    The noise of forces and virials in the regression is their left-out misfit.
     """
     main = FORCE if bool((rows.kind == FORCE).any()) else ENERGY
     own = rows.kind == main
     model = start.scaled(float(rows.targets[own].square().mean().sqrt()))
     white = model.whitened(rows.design, rows.composition)
     total = _mean_squares(rows, rows.targets, torch.zeros(3).to(white))
-    factors = torch.tensor([ratio**2, ratio**2, 1.0]).to(white)
-    levels = total[main] * factors
+    levels = total
     for _ in range(4):
-        used = levels
+        used = levels.clone()
+        used[ENERGY] = ratio**2 * levels[main]
         noise = used[rows.kind] * rows.extent + rows.errors.square()
         found, posterior = left_out_rows(white, rows.targets, noise, rows.group)
-        levels = _mean_squares(rows, found.residual, _EXACT * total)[main] * factors
+        levels = _mean_squares(rows, found.residual, _EXACT * total)
     widths, floors = torch.ones(3).to(white), used.clone()
     for kind in range(3):
         own = rows.kind == kind
