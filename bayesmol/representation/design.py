@@ -30,8 +30,8 @@ class Design:
     """
 
     energy: Float[Tensor, "structures columns"]
-    forces: Float[Tensor, "rows columns"] | None
-    virial: Float[Tensor, "rows columns"] | None
+    forces: Float[Tensor, "force_rows columns"] | None
+    virial: Float[Tensor, "virial_rows columns"] | None
     atomic: Float[Tensor, "atoms own"]
     species: Tensor
 
@@ -62,7 +62,7 @@ class Representation:
         channels: tuple[int, ...],
         degrees: tuple[int, ...],
         *,
-        seed: int,
+        seed: int | torch.Generator,
     ) -> Representation:
         """Random mixing with weights that fall off with the radial index and the degree (a smoothness prior)."""
         source = generator(seed)
