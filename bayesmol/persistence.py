@@ -29,10 +29,12 @@ FORMAT = 1
 KINDS = {
     "ACEPotential": "bayesmol.potentials.ace_posterior:ACEPotential",
     "CertifiedModel": "bayesmol.certified:CertifiedModel",
+    "FoundationPotential": "bayesmol.potentials.foundation_posterior:FoundationPotential",
     "GradientGPPotential": "bayesmol.potentials.gradient_posterior:GradientGPPotential",
     "InducingGPPotential": "bayesmol.potentials.inducing_posterior:InducingGPPotential",
     "NetworkPotential": "bayesmol.potentials.neural_posterior:NetworkPotential",
     "PairGPPotential": "bayesmol.potentials.pair_gp_posterior:PairGPPotential",
+    "ResidualPotential": "bayesmol.potentials.residual:ResidualPotential",
     "TabulatedPotential": "bayesmol.potentials.tabulation:TabulatedPotential",
 }
 

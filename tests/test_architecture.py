@@ -65,6 +65,7 @@ OWNERS = {
     "nflows": ["flows/*.py"],
     "numpyro": ["inference/nuts.py"],
     "openmm": ["data/reference.py"],
+    "pymatgen": ["potentials/foundation_chgnet.py"],
     "pyro": ["inference/svi.py"],
     "pyscf": ["data/reference.py"],
     "tblite": ["data/reference.py"],

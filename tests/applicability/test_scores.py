@@ -144,7 +144,8 @@ class KoopmanResidual:
     """Koopman model: ‖ψ(x_{t+τ}) − K ψ(x_t)‖, rows are pairs of features, shape (2, functions)."""
 
     def fit(self, pairs):
-        transfer = torch.linalg.lstsq(pairs[:, 0], pairs[:, 1]).solution
+        # A copy each: LAPACK may round by the alignment of its operands.
+        transfer = torch.linalg.lstsq(pairs[:, 0].clone(), pairs[:, 1].clone()).solution
         return lambda rows: (rows[:, 1] - rows[:, 0] @ transfer).norm(dim=1)
 
 

@@ -42,3 +42,14 @@ def test_a_missing_part_is_named(model):
     arrays.pop("posterior.mean")
     with pytest.raises(FormatError, match="mean"):
         from_state(header, arrays)
+
+
+def test_files_and_batches_as_of_any_potential(model, tmp_path):
+    data = bm.data.load("rmd17/ethanol")[8:40]
+    bm.save(model, tmp_path / "model")
+    again = model.foundation.attach(bm.load(tmp_path / "model"))
+    one, two = (potential.predict(data.structures[:3]).forces for potential in (model, again))
+    assert torch.equal(one.mean, two.mean) and torch.equal(one.variance, two.variance)
+    for batch in ("logdet", "lcmd"):
+        chosen = bm.acquisition.select(model, data.structures, 4, batch=batch, seed=0)
+        assert len(set(chosen.indices.tolist())) == 4

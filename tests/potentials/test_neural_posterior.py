@@ -103,3 +103,9 @@ def test_calculator(neural, ethanol):
     atoms = ethanol[2].structures[0].to_ase()[0]
     atoms.calc = neural.calculator()
     assert atoms.get_potential_energy() == pytest.approx(float(neural.predict(atoms).energy.mean))
+
+
+@pytest.mark.parametrize("batch", ["logdet", "lcmd"])
+def test_batches_are_selected_as_with_any_potential(neural, ethanol, batch):
+    chosen = bm.acquisition.select(neural, ethanol[2].structures, 4, batch=batch, seed=0)
+    assert len(set(chosen.indices.tolist())) == 4

@@ -106,3 +106,15 @@ def test_unlabelled_forces_stay_masked(frames):
     assert not bool(found.forces[54:].any())
     torch.testing.assert_close(found.energies, some.energies - 1)
     torch.testing.assert_close(difference(found, ones, 1.0).forces[:54], some.forces[:54])
+
+
+def test_files_and_batches_as_of_any_potential(model, frames, tmp_path):
+    pool = frames[2].structures
+    certified = bm.certify(model, frames[1])
+    bm.save(certified, tmp_path / "model")
+    again = model.foundation.attach(bm.load(tmp_path / "model"))
+    one, two = (potential.predict(pool[:3]).forces for potential in (certified, again))
+    assert torch.equal(one.mean, two.mean)
+    assert torch.equal(one.interval(0.9).width, two.interval(0.9).width)
+    chosen = bm.acquisition.select(certified, pool, 4, seed=0)
+    assert len(set(chosen.indices.tolist())) == 4
