@@ -26,9 +26,9 @@ from bayesmol.potentials.neural_weights import certain
 from bayesmol.potentials.training import Training
 from bayesmol.report import Study
 
-SMALL = Atomic(degree=2, correlation=3, channels=6, hidden=(16,), width=16)
-SCHEDULE = Training(epochs=300, rate=1e-2)
-REFERENCE = NoUTurn(warmup=200, draws=200, chains=2, kept=100, limit=None)
+SMALL = Atomic(degree=2, correlation=3, channels=4, hidden=(16,), width=16)
+SCHEDULE = Training(epochs=200, rate=1e-2)
+REFERENCE = NoUTurn(warmup=110, draws=140, chains=2, depth=7, kept=80, limit=None)
 WHOLE = ("hamiltonian", "mean-field", "swag")  # sample all weights that are free
 NAMES = tuple(sorted(set(POSTERIORS) - {"nuts"}))
 SHOWN = ("mae", "coverage_90", "miscalibration_area", "nll")
@@ -130,27 +130,43 @@ def halves(fitted: NetworkPotential, testing: Labelled) -> dict[str, Tensor]:
 def compared(study: Study, spreads: dict[str, Tensor], errors: dict[str, Tensor], testing: Labelled, seed: int) -> None:
     """Rank correlations of the epistemic deviations of force components with the reference, and with the errors.
 
-    Those of the halves of the reference say what another run of it reaches.
+    Those within the elements leave out that one element is less certain than another, which needs no posterior. Those
+    of the halves of the reference say what another run of it reaches.
     """
-    groups = testing.structures.structure_index
-    for name, error in errors.items():
-        study.add(f"{name}_rank_error", rank_correlation(spreads[name], error, groups, seed))
-        if name != "nuts" and "nuts" in spreads:
-            study.add(f"{name}_rank_nuts", rank_correlation(spreads[name], spreads["nuts"], groups, seed))
-    if "first half" in spreads:
-        pair = spreads["first half"], spreads["second half"]
-        study.add("nuts_halves_rank", rank_correlation(*pair, groups, seed))
+    groups, kinds = testing.structures.structure_index, testing.structures.species
+    pairs = {f"{name}_rank_error": (spreads[name], error) for name, error in errors.items()}
+    if "nuts" in spreads:
+        names = [name for name in errors if name != "nuts"]
+        pairs |= {f"{name}_rank_nuts": (spreads[name], spreads["nuts"]) for name in names}
+        pairs["nuts_halves_rank"] = spreads["first half"], spreads["second half"]
+    for name, pair in pairs.items():
+        study.add(name, rank_correlation(*pair, groups, seed))
+        if "rank_error" not in name:
+            study.add(f"{name}_within_elements", rank_correlation(*pair, groups, seed, strata=kinds))
 
 
-def rank_correlation(one: Tensor, other: Tensor, groups: Tensor, seed: int, resamples: int = 200) -> Estimate:
-    """Spearman's correlation of the entries of two arrays, with its deviation under resampling of the structures."""
-    ranks = torch.stack([value.flatten().argsort().argsort().double() for value in (one, other)])
-    owner = groups.reshape(-1, *[1] * (one.ndim - 1)).expand(one.shape).flatten()
+def rank_correlation(
+    one: Tensor, other: Tensor, groups: Tensor, seed: int, *, strata: Tensor | None = None, resamples: int = 200
+) -> Estimate:
+    """Spearman's correlation of the entries of two arrays, with its deviation under resampling of the structures.
+
+    Parameters
+    ----------
+    strata
+        Of each row: entries are ranked among their own stratum, by their share of it.
+    """
+    owner, own = (
+        rows.reshape(-1, *[1] * (one.ndim - 1)).expand(one.shape).flatten()
+        for rows in (groups, torch.zeros_like(groups) if strata is None else strata)
+    )
+    ranks = torch.stack([one, other]).flatten(1).double()
+    for stratum in own.unique():
+        inside = own == stratum
+        ranks[:, inside] = (ranks[:, inside].argsort(1).argsort(1).double() + 0.5) / int(inside.sum())
     columns = torch.stack([torch.ones_like(ranks[0]), *ranks, *ranks.square(), ranks.prod(0)], 1)
     sums = columns.new_zeros(int(owner.max()) + 1, 6).index_add(0, owner, columns)
     counts = resampled_counts(len(sums), resamples, seed=seed, device=owner.device).to(sums)
-    drawn = _correlation(counts @ sums)
-    value = _correlation(sums.sum(0))
+    value, drawn = _correlation(sums.sum(0)), _correlation(counts @ sums)
     return Estimate(value, drawn.std(), torch.tensor(float(len(sums))), "")
 
 
@@ -180,7 +196,8 @@ def drawn(study: Study) -> Figure:
 
 def table(study: Study) -> str:
     """The figures as a table in Markdown, one line a posterior."""
-    endings = [f"force_{name}" for name in SHOWN] + ["rank_nuts", "rank_error", "cpu_seconds", "relative_cost"]
+    ranks = ["rank_nuts", "rank_nuts_within_elements", "rank_error"]
+    endings = [f"force_{name}" for name in SHOWN] + ranks + ["cpu_seconds", "relative_cost"]
     lines = ["| posterior | " + " | ".join(endings) + " |", "|---" * (len(endings) + 1) + "|"]
     for name in (key.removesuffix("_force_mae") for key in study.figures if key.endswith("_force_mae")):
         cells = [str(study.figures.get(f"{name}_{ending}", "")) for ending in endings]

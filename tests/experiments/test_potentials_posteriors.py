@@ -71,3 +71,13 @@ def test_rank_correlation_is_that_of_scipy(script, normal):
     assert float(found.value) == pytest.approx(spearmanr(one.flatten(), other.flatten()).statistic, abs=1e-12)
     assert 0.02 < float(found.standard_error) < 0.15
     assert float(script.rank_correlation(one, one.exp(), groups, 0).value) == pytest.approx(1.0)
+
+
+def test_ranks_within_strata_see_no_difference_between_them(script, normal):
+    kinds, groups = torch.arange(600) % 2, torch.arange(600) // 6
+    level = 10.0 * kinds[:, None].double()
+    one, other = level + normal(600, 3), level + normal(600, 3)
+    assert float(script.rank_correlation(one, other, groups, 0).value) > 0.7
+    assert abs(float(script.rank_correlation(one, other, groups, 0, strata=kinds).value)) < 0.1
+    found = script.rank_correlation(one, one + 100 * level, groups, 0, strata=kinds)
+    assert float(found.value) == pytest.approx(1.0)
