@@ -31,6 +31,7 @@ SCHEDULE = Training(epochs=200, rate=1e-2)
 REFERENCE = NoUTurn(warmup=110, draws=140, chains=2, depth=7, kept=80, limit=None)
 WHOLE = ("hamiltonian", "mean-field", "swag")  # sample all weights that are free
 NAMES = tuple(sorted(set(POSTERIORS) - {"nuts"}))
+MARKS = "os^vDP*X<>"
 SHOWN = ("mae", "coverage_90", "miscalibration_area", "nll")
 
 
@@ -180,16 +181,16 @@ def _correlation(sums: Tensor) -> Tensor:
 
 def drawn(study: Study) -> Figure:
     """Agreement with the reference against the cost of finding a posterior and of predicting with it."""
-    plot = Figure(figsize=(7.2, 3.3), layout="constrained")
+    plot = Figure(figsize=(7.2, 3.6), layout="constrained")
     names = [name.removesuffix("_rank_nuts") for name in study.figures if name.endswith("_rank_nuts")]
     sides = {"cpu_seconds": "CPU time to find it (s)", "relative_cost": "prediction with error bars / mean alone"}
     for axes, (ending, label) in zip(plot.subplots(1, 2, sharey=True), sides.items(), strict=True):
-        for name in names:
+        for name, mark in zip(names, MARKS, strict=False):
             cost, rank = (study.figures[f"{name}_{key}"] for key in (ending, "rank_nuts"))
-            axes.errorbar(cost.value, rank.value, 2 * (rank.standard_error or 0.0), fmt="o", color="#2f6fb3")
-            axes.annotate(name, (cost.value, rank.value), (4, 4), textcoords="offset points", fontsize=6)
+            axes.errorbar(cost.value, rank.value, 2 * (rank.standard_error or 0.0), fmt=mark, ms=5, lw=0.8, label=name)
         axes.axhline(0.8, color="#222222", lw=0.8, ls=":")
         axes.set(xscale="log", xlabel=label)
+    plot.legend(*plot.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=7)
     plot.axes[0].set_ylabel("rank correlation with NUTS")
     return plot
 

@@ -64,10 +64,10 @@ def test_networks_of_an_ensemble_differ_and_are_reproducible(run):
 
 def test_mean_field_has_the_variance_of_each_weight_given_all_others(linear):
     mean, covariance = exact(linear)
-    found = weights(MeanField(steps=250, rate=0.08, draws=2000).members(linear))
+    found = weights(MeanField(steps=250, rate=0.08, draws=300).members(linear))
     narrow = covariance.inverse().diagonal().rsqrt()
     assert float(((found.mean(0) - mean) / covariance.diagonal().sqrt()).abs().max()) < 0.4
-    assert float((found.std(0) / narrow - 1).abs().max()) < 0.15
+    assert float((found.std(0) / narrow - 1).abs().max()) < 0.2
 
 
 def test_hamiltonian_draws_have_the_mean_and_the_covariance_of_the_posterior(linear):
@@ -82,7 +82,7 @@ def test_hamiltonian_draws_have_the_mean_and_the_covariance_of_the_posterior(lin
 def test_iterates_of_an_average_stay_about_the_goal(linear):
     run = replace(linear, energy=with_heads(linear.energy, exact(linear)[0][:, None]))
     mean, covariance = exact(run)
-    found = weights(WeightAveraging(rate=0.05, steps=100, warmup=50, every=2, draws=500).members(run))
+    found = weights(WeightAveraging(rate=0.05, steps=100, warmup=50, every=2, draws=100).members(run))
     assert float(((found.mean(0) - mean) / covariance.diagonal().sqrt()).abs().max()) < 1.0
     assert float(found.std(0).min()) > 0
 
