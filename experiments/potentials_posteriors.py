@@ -30,7 +30,7 @@ SMALL = Atomic(degree=2, correlation=3, channels=4, hidden=(16,), width=16)
 SCHEDULE = Training(epochs=200, rate=1e-2)
 REFERENCE = NoUTurn(warmup=110, draws=140, chains=2, depth=7, kept=80, limit=None)
 WHOLE = ("hamiltonian", "mean-field", "swag")  # sample all weights that are free
-NAMES = tuple(sorted(set(POSTERIORS) - {"nuts"}))
+NAMES = tuple(sorted(set(POSTERIORS) - {"no-u-turn"}))
 MARKS = "os^vDP*X<>"
 SHOWN = ("mae", "coverage_90", "miscalibration_area", "nll")
 
@@ -60,7 +60,7 @@ def posteriors(
     """
     data, validation = (part.to(dtype=torch.float64) for part in frames)
     with study.stage("train"):
-        run = NeuralPotential(network, training=schedule)._run(data, validation, seed, None)
+        run = NeuralPotential(network, training=schedule).run(data, validation, seed, None)
     alone = potential(run, certain([run.energy]), validation)
     with study.stage("predict mean"):
         alone.surface(testing.structures)

@@ -20,6 +20,7 @@ from bayesmol.potentials.neural_last_layer import (
     ShallowEnsemble,
     VariationalLastLayer,
 )
+from bayesmol.potentials.neural_nuts import NoUTurn
 from bayesmol.potentials.neural_posterior import NetworkPotential
 from bayesmol.potentials.neural_run import Run
 from bayesmol.potentials.neural_sampling import DeepEnsemble, Hamiltonian, MeanField, WeightAveraging
@@ -33,6 +34,7 @@ POSTERIORS: dict[str, type] = {
     "hamiltonian": Hamiltonian,
     "laplace": LastLayerLaplace,
     "mean-field": MeanField,
+    "no-u-turn": NoUTurn,
     "shallow-ensemble": ShallowEnsemble,
     "swag": WeightAveraging,
     "variational-last-layer": VariationalLastLayer,
@@ -90,12 +92,13 @@ class NeuralPotential:
         data, judged = _split(labelled, validation, seed)
         place = labelled.structures.positions.device if device is None else device
         data, judged = data.to(place, torch.float64), judged.to(place, torch.float64)
-        run = replace(self, architecture=config)._run(data, judged, seed, checkpoint)
+        run = replace(self, architecture=config).run(data, judged, seed, checkpoint)
         members = posterior.members(run)
         limits = guards(run.energy, Labelled.concatenate([data, judged]))
         return NetworkPotential(members, fitted_scales(members, judged), limits, self._provenance(labelled, seed))
 
-    def _run(self, data: Labelled, judged: Labelled, seed: int, checkpoint: str | Path | None) -> Run:
+    def run(self, data: Labelled, judged: Labelled, seed: int, checkpoint: str | Path | None) -> Run:
+        """The trained network with its data, from which any posterior is found."""
         species = tuple(sorted(set(torch.cat([data.structures.species, judged.structures.species]).tolist())))
         untrained = self._untrained(species, data, seed)
         prepared = Batch.of(untrained, data), Batch.of(untrained, judged)
