@@ -29,7 +29,7 @@ def run():
     """A trained network in float64 with its four training and three validation structures."""
     frames = bm.data.load("rmd17/ethanol").to(dtype=torch.float64).split(4, 3)
     spec = NeuralPotential(SMALL, training=Training(epochs=3, batch=2), dtype=torch.float64)
-    return spec._run(*frames, 0, None)
+    return spec.run(*frames, 0, None)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ FEW = StochasticHamiltonian(step=0.2, momentum=0.9, warmup=2, draws=3, thin=2, c
 
 def trained(architecture, dtype):
     frames = bm.data.load("rmd17/ethanol").to(dtype=torch.float64).split(4, 3)
-    return NeuralPotential(architecture, training=Training(epochs=2, batch=2), dtype=dtype)._run(*frames, 0, None)
+    return NeuralPotential(architecture, training=Training(epochs=2, batch=2), dtype=dtype).run(*frames, 0, None)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ SMALL = Atomic(basis=RadialBasis(cutoff=3.5, size=5), degree=1, correlation=3, c
 def run():
     frames = bm.data.load("rmd17/ethanol").to(dtype=torch.float64).split(4, 3)
     spec = NeuralPotential(SMALL, training=Training(epochs=2, batch=2), dtype=torch.float64)
-    return spec._run(*frames, 0, None)
+    return spec.run(*frames, 0, None)
 
 
 def last_layer(name):
