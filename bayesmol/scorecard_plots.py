@@ -22,6 +22,8 @@ __all__ = ["front", "growth_plot", "pareto"]
 
 COLUMN = (3.5, 3.3)  # inches, one column of a journal
 MARKERS = "osD^vP*Xhp<>"
+_SHORT = 14  # letters of a name, of which two stand side by side in a column of a journal
+_WIDE = 50.0  # an axis over a larger ratio has labels at the powers of ten only
 COLOURS = ("#2f6fb3", "#d1495b", "#e09f3e", "#3b8b5a", "#7a5195", "#555555")
 
 
@@ -60,7 +62,8 @@ def front(scores: Mapping[str, Mapping[str, Score]], *, level: float = 0.9) -> F
     best = best[best[:, 0].argsort()]
     panel.plot(*best.T, color=INK, linewidth=0.8, linestyle="--", zorder=1, label="front")
     _logarithmic(panel, "time of an atom and step (µs)", "mean absolute force error (meV/Å)")
-    panel.legend(fontsize=6.5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    columns = 2 if max(map(len, known)) <= _SHORT else 1
+    panel.legend(fontsize=6, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
     bar = figure.colorbar(shades, ax=panel, location="bottom", extend="both", aspect=35, pad=0.02)
     bar.set_ticks([float(tick) for tick in range(0, 101, 5) if shades.norm.vmin <= tick <= shades.norm.vmax])
     bar.set_label(f"force labels inside the {100 * level:g} % interval (%)", fontsize=8)
@@ -95,7 +98,8 @@ def _logarithmic(panel: Any, across: str, up: str) -> None:
     panel.set(xscale="log", yscale="log")
     for axis, label in ((panel.xaxis, across), (panel.yaxis, up)):
         axis.set_label_text(label, fontsize=8)
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < _WIDE * low else (1.0,)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.tick_params(labelsize=7)
