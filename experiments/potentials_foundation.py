@@ -19,8 +19,9 @@ from bayesmol.data.label_cache import Cached
 from bayesmol.data.reference import TBLite
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.random import generator
-from bayesmol.potentials.foundation import Foundation, element_counts
+from bayesmol.potentials.foundation import Foundation
 from bayesmol.report import Study, proportion
+from bayesmol.representation.radial import element_counts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

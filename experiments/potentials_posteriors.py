@@ -14,7 +14,6 @@ from bayesmol.calibration.reference import resampled_counts
 from bayesmol.data import Labelled
 from bayesmol.errors import ConvergenceError
 from bayesmol.posterior import Estimate, Prediction
-from bayesmol.potentials.ace_guards import guards
 from bayesmol.potentials.network_atomic import Atomic
 from bayesmol.potentials.neural import POSTERIORS, NeuralPotential
 from bayesmol.potentials.neural_member import Member
@@ -89,7 +88,7 @@ def fixed_mixing(run: Run) -> Run:
 
 def potential(run: Run, members: tuple[Member, ...], validation: Labelled) -> NetworkPotential:
     """Potential of these members, its error bars scaled on the validation frames."""
-    return NetworkPotential(members, fitted_scales(members, validation), guards(run.energy, run.labelled))
+    return NetworkPotential(members, fitted_scales(members, validation), run.energy.guards(run.labelled.structures))
 
 
 def judged(

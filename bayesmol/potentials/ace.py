@@ -11,7 +11,6 @@ from torch import Tensor
 from bayesmol.data.labelled import Labelled
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LeftOut
-from bayesmol.potentials.ace_guards import guards
 from bayesmol.potentials.ace_learning import MixingSchedule, initial_model, learned_mixing, subset
 from bayesmol.potentials.ace_posterior import ACEPotential
 from bayesmol.potentials.ace_rows import ENERGY, FORCE, Model, Rows, all_rows, joined, rows_in_chunks
@@ -143,7 +142,9 @@ def _dual(model: Model, data: Labelled, unseen: Tensor) -> ACEPotential:
     found = DualJudge.of(model, rows, torch.arange(len(data))).left_out(0.0, 0.0)
     factors = inflation(found, rows, unseen)
     moments = _left_out_moments(model, rows, found, data, unseen, float(factors[ENERGY]))
-    return ACEPotential(model, dual_posterior(model, rows), guards(model, data), data[unseen], moments, factors)
+    return ACEPotential(
+        model, dual_posterior(model, rows), model.guards(data.structures), data[unseen], moments, factors
+    )
 
 
 def primal_fit(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept: int = 200) -> ACEPotential:
@@ -168,7 +169,7 @@ def primal_fit(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept:
     found = left_out_of(posterior, fitted, rows, members_of(rows, torch.arange(len(stay))))
     factors = inflation(found, rows, position)
     moments = _left_out_moments(fitted, rows, found, data[stay], position, float(factors[ENERGY]))
-    return ACEPotential(fitted, posterior, guards(fitted, data), data[unseen], moments, factors)
+    return ACEPotential(fitted, posterior, fitted.guards(data.structures), data[unseen], moments, factors)
 
 
 def _only(rows: Rows, groups: Tensor) -> Rows:

@@ -15,8 +15,8 @@ from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LinearPosterior
 from bayesmol.posterior import Gaussian, Prediction
-from bayesmol.potentials.ace_guards import frame_keys, guards, merged, too_close, unknown_variance
 from bayesmol.potentials.ace_rows import ENERGY, FORCE, VIRIAL, Model
+from bayesmol.potentials.guards import frame_keys, guarded_strangeness, merged, unknown_variance
 from bayesmol.potentials.surface import Surface
 from bayesmol.progress import progress
 
@@ -173,23 +173,13 @@ class ACEPotential:
         composition was never trained. A ``prediction`` of these structures, where there is one, saves the work.
         """
         batch = Structures.coerce(structures).to(dtype=torch.float64)
-        known = torch.tensor(self.model.representation.species, device=batch.species.device)
-        strange = ~torch.isin(batch.species, known)
-        scores = torch.full((len(batch),), torch.inf, dtype=torch.float64, device=batch.positions.device)
-        fit = torch.ones(len(batch), dtype=torch.bool, device=scores.device)
-        fit[batch.structure_index[strange]] = False
-        if not bool(fit.any()):
-            return scores
-        inside = batch[fit.nonzero()[:, 0]]
-        if prediction is None:
-            variance = self._functional(self._energy_rows(inside)[0], ENERGY)[1]
-        else:
-            variance = prediction.energy.epistemic.variance
-        score = (variance / inside.counts).sqrt()
-        composition = self.model.representation.composition(inside)
-        score[(unknown_variance(composition, self.guards) > 0) | too_close(inside, self.model, self.guards)] = torch.inf
-        scores[fit] = score
-        return scores
+
+        def variance(inside: Structures) -> Tensor:
+            if prediction is not None:
+                return prediction.energy.epistemic.variance
+            return self._functional(self._energy_rows(inside)[0], ENERGY)[1]
+
+        return guarded_strangeness(batch, self.model.representation.species, self.guards, variance)
 
     def force_factor(self, structures: Any, rank: int = 512, seed: int | torch.Generator = 0) -> list[Tensor]:
         """Matrices W of each structure, (3 atoms, rank) in eV/Å, with Cov(F_s, F_t) ≈ W_s W_tᵀ; see
@@ -222,7 +212,7 @@ class ACEPotential:
         from bayesmol.potentials.ace_updates import updated_posterior
 
         data = labelled.to(dtype=torch.float64)
-        limits = merged(self.guards, guards(self.model, data))
+        limits = merged(self.guards, self.model.guards(data.structures))
         return replace(self, posterior=updated_posterior(self, data), guards=limits)
 
     def features(self, structures: Any) -> Float[Tensor, "structures weights"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
+from bayesmol.potentials.guards import Guards, guards
 from bayesmol.potentials.repulsion import repulsion
 from bayesmol.representation.radial import species_index
 
@@ -51,6 +52,10 @@ class Model:
         if composition is None:
             composition = rows.new_zeros(len(rows), len(self.references))
         return torch.cat([scaled, OFFSET_STDDEV * composition.to(rows)], -1)
+
+    def guards(self, structures: Structures) -> Guards:
+        """Limits of what these training structures tell, see :func:`bayesmol.potentials.guards.guards`."""
+        return guards(structures, self.representation.species, self.representation.basis.cutoff)
 
     def baseline(self, structures: Structures) -> tuple[Tensor, Tensor, Tensor]:
         """Energies, forces and virials that the linear model does not have to explain."""

@@ -12,8 +12,8 @@ from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.errors import ConvergenceError
 from bayesmol.inference.conjugate import LinearPosterior, cholesky
-from bayesmol.potentials.ace_guards import unknown_variance
 from bayesmol.potentials.ace_rows import ENERGY, rows_in_chunks
+from bayesmol.potentials.guards import unknown_variance
 
 if TYPE_CHECKING:
     from bayesmol.potentials.ace_posterior import ACEPotential

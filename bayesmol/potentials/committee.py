@@ -14,11 +14,11 @@ from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.posterior import Gaussian, Mixture, Prediction
-from bayesmol.potentials.ace_guards import frame_keys, unknown_variance
-from bayesmol.potentials.foundation import Foundation, element_counts
-from bayesmol.potentials.foundation_limits import limits, too_close
+from bayesmol.potentials.foundation import Foundation
 from bayesmol.potentials.foundation_rows import ENERGY, FORCE, VIRIAL, truncated
+from bayesmol.potentials.guards import REACH, frame_keys, guarded_strangeness, guards, unknown_variance
 from bayesmol.potentials.surface import Surface, surface
+from bayesmol.representation.radial import element_counts
 
 __all__ = ["Committee", "CommitteePotential"]
 
@@ -101,8 +101,8 @@ class Committee(Foundation):
         scales = {kind: two_scales(*parts) for kind, parts in pairs.items()}
         scales[VIRIAL] = scales[ENERGY]
         widths, floors = (torch.tensor(column).double() for column in zip(*(scales[k] for k in range(3)), strict=True))
-        guards = limits(data.structures, species)
-        return CommitteePotential(self, species, references, widths, floors, guards, data)
+        limits = guards(data.structures, species, REACH)
+        return CommitteePotential(self, species, references, widths, floors, limits, data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,24 +187,16 @@ class CommitteePotential:
         Infinite if two atoms are closer than 0.8 times any trained distance of their elements, an element or a
         composition was never trained.
         """
+
+        def variance(inside: Structures) -> Tensor:
+            if prediction is not None:
+                return prediction.energy.epistemic.variance
+            energies = self.committee.surfaces(inside, False)[0]
+            energies = energies + self.references @ element_counts(inside, self.species).T
+            return self._spread(energies, ENERGY).var(0, correction=0)
+
         batch = Structures.coerce(structures).to(dtype=torch.float64)
-        known = torch.tensor(self.species, device=batch.species.device)
-        fit = torch.ones(len(batch), dtype=torch.bool, device=known.device)
-        fit[batch.structure_index[~torch.isin(batch.species, known)]] = False
-        scores = torch.full((len(batch),), torch.inf, dtype=torch.float64, device=known.device)
-        if not bool(fit.any()):
-            return scores
-        inside = batch[fit.nonzero()[:, 0]]
-        composition = element_counts(inside, self.species)
-        if prediction is not None and bool(fit.all()):
-            variance = prediction.energy.epistemic.variance
-        else:
-            energies = self.committee.surfaces(inside, False)[0] + self.references @ composition.T
-            variance = self._spread(energies, ENERGY).var(0, correction=0)
-        far = unknown_variance(composition, self.guards) > 0
-        far = far | too_close(inside, self.species, self.guards["distances"])
-        scores[fit] = torch.where(far, torch.inf, (variance / inside.counts).sqrt())
-        return scores
+        return guarded_strangeness(batch, self.species, self.guards, variance)
 
     def force_factor(self, structures: Any, rank: int = 512, seed: int | torch.Generator = 0) -> list[Tensor]:
         """Matrices W of each structure, (3 atoms, members) in eV/Å: the scaled deviations of the members."""

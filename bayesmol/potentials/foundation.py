@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
-from bayesmol.errors import DataError, expected
 from bayesmol.potentials.surface import Surface
 from bayesmol.representation.design import Design
 
@@ -212,19 +211,3 @@ def _joined(parts: list[Surface]) -> Surface:
 def _stacked(parts: list[Design]) -> Design:
     columns = [[getattr(part, name) for part in parts] for name in ("energy", "forces", "virial", "atomic", "species")]
     return Design(*(None if column[0] is None else torch.cat(column) for column in columns))
-
-
-def element_counts(structures: Structures, species: tuple[int, ...]) -> Float[Tensor, "structures species"]:
-    """Number of atoms of each known element.
-
-    Raises
-    ------
-    DataError
-        If there is another element.
-    """
-    known = torch.tensor(species, device=structures.species.device)
-    match = (structures.species[:, None] == known).double()
-    if bool((match.sum(1) == 0).any()):
-        unknown = sorted(set(structures.species[match.sum(1) == 0].tolist()))
-        raise DataError(expected("structures", f"the trained elements {species}", unknown, "train with them"))
-    return match.new_zeros(len(structures), len(species)).index_add(0, structures.structure_index, match)

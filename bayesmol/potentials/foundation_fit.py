@@ -12,8 +12,7 @@ from torch import Tensor
 from bayesmol.data.labelled import Labelled
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LinearPosterior, posterior_from_gram
-from bayesmol.potentials.foundation import LayeredFoundation, element_counts
-from bayesmol.potentials.foundation_limits import limits
+from bayesmol.potentials.foundation import LayeredFoundation
 from bayesmol.potentials.foundation_posterior import FoundationPotential
 from bayesmol.potentials.foundation_rows import (
     ENERGY,
@@ -25,6 +24,8 @@ from bayesmol.potentials.foundation_rows import (
     with_scale,
 )
 from bayesmol.potentials.foundation_state import probe
+from bayesmol.potentials.guards import REACH, guards
+from bayesmol.representation.radial import element_counts
 
 __all__ = ["fitted_layer", "left_out_rows", "two_scales"]
 
@@ -72,7 +73,7 @@ def fitted_layer(foundation: LayeredFoundation, train: Labelled, rank: int) -> F
     moments = _moments(model, rows, found, data)
     known = probe(data.structures, surface)
     return FoundationPotential(
-        foundation, model, posterior, limits(data.structures, species), data, moments, known, provenance
+        foundation, model, posterior, guards(data.structures, species, REACH), data, moments, known, provenance
     )
 
 

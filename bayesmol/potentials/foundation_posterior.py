@@ -14,9 +14,7 @@ from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LinearPosterior
 from bayesmol.posterior import Gaussian, Prediction
-from bayesmol.potentials.ace_guards import frame_keys, merged, unknown_variance
-from bayesmol.potentials.foundation import Foundation, element_counts
-from bayesmol.potentials.foundation_limits import limits, too_close
+from bayesmol.potentials.foundation import Foundation
 from bayesmol.potentials.foundation_rows import (
     ENERGY,
     FORCE,
@@ -28,9 +26,11 @@ from bayesmol.potentials.foundation_rows import (
     with_scale,
 )
 from bayesmol.potentials.foundation_state import remembered
+from bayesmol.potentials.guards import REACH, frame_keys, guarded_strangeness, guards, merged, unknown_variance
 from bayesmol.potentials.surface import Surface
 from bayesmol.progress import progress
 from bayesmol.representation.design import Design
+from bayesmol.representation.radial import element_counts
 
 __all__ = ["FoundationPotential"]
 
@@ -176,23 +176,13 @@ class FoundationPotential:
         Infinite if two atoms are closer than 0.8 times any trained distance of their elements, an element or a
         composition was never trained. A ``prediction`` of these structures, where there is one, saves the work.
         """
-        batch = self._placed(structures)
-        known = torch.tensor(self.model.species, device=batch.species.device)
-        scores = torch.full((len(batch),), torch.inf, dtype=torch.float64, device=batch.positions.device)
-        fit = torch.ones_like(scores, dtype=torch.bool)
-        fit[batch.structure_index[~torch.isin(batch.species, known)]] = False
-        if not bool(fit.any()):
-            return scores
-        inside = batch[fit.nonzero()[:, 0]]
-        composition = element_counts(inside, self.model.species)
-        far = unknown_variance(composition, self.guards) > 0
-        far = far | too_close(inside, self.model.species, self.guards["distances"])
-        if prediction is not None and bool(fit.all()):
-            variance = prediction.energy.epistemic.variance
-        else:
-            variance = self._functional(self.features(inside), ENERGY)[1]
-        scores[fit] = torch.where(far, torch.inf, (variance / inside.counts).sqrt())
-        return scores
+
+        def variance(inside: Structures) -> Tensor:
+            if prediction is not None:
+                return prediction.energy.epistemic.variance
+            return self._functional(self.features(inside), ENERGY)[1]
+
+        return guarded_strangeness(self._placed(structures), self.model.species, self.guards, variance)
 
     def features(self, structures: Any) -> Float[Tensor, "structures weights"]:
         """Features in which the correction is linear with a unit prior; no backward pass is needed."""
@@ -225,8 +215,8 @@ class FoundationPotential:
         rows = layer_rows(data, base, design, self.model.species, self.model.references)
         noise = self.model.levels[rows.kind] * rows.extent + rows.errors.square()
         posterior = self.posterior.updated(self.model.whitened(rows.design, rows.composition), rows.targets, noise)
-        guards = merged(self.guards, limits(data.structures, self.model.species))
-        return replace(self, posterior=posterior, guards=guards)
+        limits = merged(self.guards, guards(data.structures, self.model.species, REACH))
+        return replace(self, posterior=posterior, guards=limits)
 
     def trained(self, structures: Any) -> Bool[Tensor, " structures"]:
         """Whether the potential was fitted or updated with exactly these structures."""

@@ -12,9 +12,10 @@ from torch import Tensor
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
-from bayesmol.potentials.foundation import LayeredFoundation, chunks, element_counts
+from bayesmol.potentials.foundation import LayeredFoundation, chunks
 from bayesmol.potentials.surface import Surface
 from bayesmol.representation.design import Design
+from bayesmol.representation.radial import element_counts
 
 __all__ = [
     "ENERGY",

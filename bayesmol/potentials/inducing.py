@@ -10,10 +10,10 @@ from torch import Tensor
 from bayesmol.data.labelled import Labelled
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.random import generator
-from bayesmol.potentials.ace_guards import frame_keys
 from bayesmol.potentials.gradient_frames import Frames
 from bayesmol.potentials.gradient_gp import GradientGP
 from bayesmol.potentials.gradient_posterior import GradientGPPotential
+from bayesmol.potentials.guards import frame_keys
 from bayesmol.potentials.inducing_posterior import InducingGPPotential
 from bayesmol.progress import progress
 

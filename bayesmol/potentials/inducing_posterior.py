@@ -15,11 +15,11 @@ from bayesmol.data.structures import Structures
 from bayesmol.errors import ApplicabilityError, FormatError, expected
 from bayesmol.inference.streaming import Stream
 from bayesmol.posterior import Prediction
-from bayesmol.potentials.ace_guards import frame_keys
 from bayesmol.potentials.gradient_frames import CONSTANT, Frames, prediction, shift_of
 from bayesmol.potentials.gradient_kernel import GradientKernel
 from bayesmol.potentials.gradient_posterior import GradientGPPotential
 from bayesmol.potentials.gradient_solver import pivoted_root
+from bayesmol.potentials.guards import frame_keys
 from bayesmol.representation.distances import pair_permutations
 
 __all__ = ["InducingGPPotential"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from bayesmol.data.structures import Structures
 from bayesmol.representation.ace import Environments, environments
 from bayesmol.representation.design import Design
-from bayesmol.representation.radial import RadialBasis, species_index
+from bayesmol.representation.radial import RadialBasis, element_counts, species_index
 
 _EDGE_COLUMNS = 1 << 12  # edges times columns of one backward pass: more saves no call worth its memory
 
@@ -54,9 +54,7 @@ class Network(torch.nn.Module, ABC):
 
     def composition(self, structures: Structures) -> Float[Tensor, "structures species"]:
         """Number of atoms of each known element."""
-        counts = structures.positions.new_zeros(len(structures), len(self.species))
-        kinds = self.kinds(structures)
-        return counts.index_put((structures.structure_index, kinds), counts.new_ones(len(kinds)), accumulate=True)
+        return element_counts(structures, self.species)
 
     def environments(self, structures: Structures) -> Environments:
         """Neighbour data of structures in the precision of the weights."""

@@ -11,7 +11,7 @@ import torch
 from bayesmol.data.labelled import Labelled
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.random import generator
-from bayesmol.potentials.ace_guards import frame_keys, guards
+from bayesmol.potentials.guards import frame_keys
 from bayesmol.potentials.neural_data import Batch
 from bayesmol.potentials.neural_energy import NeuralEnergy, force_scale, references_of
 from bayesmol.potentials.neural_last_layer import (
@@ -94,7 +94,7 @@ class NeuralPotential:
         data, judged = data.to(place, torch.float64), judged.to(place, torch.float64)
         run = replace(self, architecture=config).run(data, judged, seed, checkpoint)
         members = posterior.members(run)
-        limits = guards(run.energy, Labelled.concatenate([data, judged]))
+        limits = run.energy.guards(Labelled.concatenate([data, judged]).structures)
         return NetworkPotential(members, fitted_scales(members, judged), limits, self._provenance(labelled, seed))
 
     def run(self, data: Labelled, judged: Labelled, seed: int, checkpoint: str | Path | None) -> Run:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
+from bayesmol.potentials.guards import Guards, guards
 from bayesmol.potentials.network import Network, contracted
 from bayesmol.potentials.repulsion import repulsion
 from bayesmol.representation.ace import Environments
@@ -39,10 +40,9 @@ class NeuralEnergy(torch.nn.Module):
         self.register_buffer("references", references.double())
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
 
-    @property
-    def representation(self) -> Network:
-        """The network, as what knows species and cutoff."""
-        return self.network
+    def guards(self, structures: Structures) -> Guards:
+        """Limits of what these training structures tell, see :func:`bayesmol.potentials.guards.guards`."""
+        return guards(structures, self.network.species, self.network.basis.cutoff)
 
     def forward(
         self, environment: Environments, *, forces: bool = True, virial: bool = False, graph: bool = False

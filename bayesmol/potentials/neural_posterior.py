@@ -16,7 +16,7 @@ from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.random import generator
 from bayesmol.posterior import Gaussian, Prediction
-from bayesmol.potentials.ace_guards import frame_keys, too_close, unknown_variance
+from bayesmol.potentials.guards import frame_keys, guarded_strangeness, unknown_variance
 from bayesmol.potentials.neural_energy import NeuralEnergy
 from bayesmol.potentials.neural_member import Member, Moments, moments
 from bayesmol.potentials.neural_scales import Scales
@@ -114,7 +114,7 @@ class NetworkPotential:
             return triple
         sizes = (3 * part.counts).tolist()
         rows = zip(own.factor.split(sizes), noise.split(sizes), strict=True)
-        return (*triple, [self.scales.force * row @ row.T + torch.diag(own) for row, own in rows])
+        return (*triple, [self.scales.force * row @ row.T + torch.diag(part) for row, part in rows])
 
     def _stress(self, own: Moments, part: Structures) -> tuple[Tensor, ...]:
         volume = part.cell.det().abs()[:, None, None]
@@ -141,23 +141,13 @@ class NetworkPotential:
         Infinite if two atoms are closer than 0.8 times any trained distance of their elements, an element or a
         composition was never trained. A ``prediction`` of these structures, where there is one, saves the work.
         """
-        batch = self._placed(structures)
-        known = torch.tensor(self.model.network.species, device=batch.species.device)
-        scores = torch.full((len(batch),), torch.inf, dtype=torch.float64, device=batch.positions.device)
-        fit = torch.ones(len(batch), dtype=torch.bool, device=scores.device)
-        fit[batch.structure_index[~torch.isin(batch.species, known)]] = False
-        if not bool(fit.any()):
-            return scores
-        inside = batch[fit.nonzero()[:, 0]]
-        if prediction is None:
-            variance = self.scales.energy * self._energy_moments(inside).variance
-        else:
-            variance = prediction.energy.epistemic.variance[fit]
-        score = (variance / inside.counts).sqrt()
-        strange = unknown_variance(self.model.network.composition(inside), self.guards) > 0
-        score[strange | too_close(inside, self.model, self.guards)] = torch.inf
-        scores[fit] = score
-        return scores
+
+        def variance(inside: Structures) -> Tensor:
+            if prediction is not None:
+                return prediction.energy.epistemic.variance
+            return self.scales.energy * self._energy_moments(inside).variance
+
+        return guarded_strangeness(self._placed(structures), self.model.network.species, self.guards, variance)
 
     def _energy_moments(self, batch: Structures) -> Moments:
         parts = [moments(self.members, part, forces=False)["energy"] for part in chunks(batch)]
@@ -197,7 +187,10 @@ class NetworkPotential:
         return torch.cat(deviations), torch.cat(gradients)
 
     def draws(self, size: int, *, seed: int | torch.Generator) -> list[NetworkPotential]:
-        """Potentials drawn from the posterior, each a function without epistemic uncertainty."""
+        """Potentials drawn from the posterior before its scales, each a function without epistemic uncertainty.
+
+        Energies and forces have factors of their own, which no single function can follow.
+        """
         source = generator(seed)
         chosen = torch.randint(len(self.members), (size,), generator=source).tolist()
         return [replace(self, members=(self.members[index].drawn(source),)) for index in chosen]

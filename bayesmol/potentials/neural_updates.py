@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesmol.data.labelled import Labelled
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import posterior_from_rows
-from bayesmol.potentials.ace_guards import guards, merged
+from bayesmol.potentials.guards import merged
 from bayesmol.potentials.neural_member import Member, moments
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def updated(potential: NetworkPotential, labelled: Labelled) -> NetworkPotential
     found = posterior_from_rows(white, residuals, noise)
     spread = found.spread(torch.eye(white.shape[1], dtype=white.dtype, device=white.device))
     mean = member.mean + factor * member.root @ found.mean
-    limits = merged(potential.guards, guards(potential.model, data))
+    limits = merged(potential.guards, potential.model.guards(data.structures))
     return replace(potential, members=(member.with_mean(mean, member.root @ spread),), guards=limits)
 
 

@@ -23,8 +23,8 @@ from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.errors import ConvergenceError, DataError, FormatError, expected
 from bayesmol.posterior import Gaussian, Prediction
-from bayesmol.potentials.ace_guards import unknown_variance
 from bayesmol.potentials.ace_rows import ENERGY, FORCE, OFFSET_STDDEV, VIRIAL
+from bayesmol.potentials.guards import unknown_variance
 from bayesmol.potentials.pair_gp_posterior import PairGPPotential
 from bayesmol.potentials.repulsion import FADE, PriorEnergy, repulsion
 from bayesmol.potentials.surface import Surface

@@ -15,7 +15,7 @@ from bayesmol.errors import DataError, expected
 from bayesmol.inference.random import generator
 from bayesmol.representation.ace import Environments, environments, invariants
 from bayesmol.representation.couplings import Couplings, couplings
-from bayesmol.representation.radial import RadialBasis, species_index
+from bayesmol.representation.radial import RadialBasis, element_counts
 
 CHUNK_BYTES = 128 * 2**20
 GROUPS = ((1, 2), (3,), (4,))  # correlation orders that share channels
@@ -116,9 +116,7 @@ class Representation:
 
     def composition(self, structures: Structures) -> Float[Tensor, "structures species"]:
         """Number of atoms of each known element."""
-        kinds = species_index(structures.species, self.species)
-        counts = structures.positions.new_zeros(len(structures), len(self.species))
-        return counts.index_put((structures.structure_index, kinds), counts.new_ones(len(kinds)), accumulate=True)
+        return element_counts(structures, self.species)
 
     def design(self, environment: Environments, *, forces: bool = True, virial: bool = False) -> Design:
         """Design matrix of prepared environments, differentiable with respect to the mixing."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
 
 
@@ -109,3 +110,16 @@ def species_index(species: Int[Tensor, " atoms"], known: tuple[int, ...]) -> Int
         remedy = "train with structures that contain them"
         raise DataError(expected("species", f"elements {known} (atomic numbers)", f"{unknown}", remedy))
     return match.to(torch.int8).argmax(-1)
+
+
+def element_counts(structures: Structures, known: tuple[int, ...]) -> Float[Tensor, "structures species"]:
+    """Number of atoms of each of the ``known`` atomic numbers.
+
+    Raises
+    ------
+    DataError
+        If there is another element.
+    """
+    kinds = species_index(structures.species, known)
+    counts = structures.positions.new_zeros(len(structures), len(known))
+    return counts.index_put((structures.structure_index, kinds), counts.new_ones(len(kinds)), accumulate=True)

@@ -1,14 +1,11 @@
 """The four ways in, and chunks of bounded size."""
 
-import pytest
 import torch
 from ase.calculators.emt import EMT
 
 import bayesmol as bm
-from bayesmol.data import Structures
-from bayesmol.errors import DataError
 from bayesmol.potentials.committee import Committee
-from bayesmol.potentials.foundation import Foundation, chunks, element_counts
+from bayesmol.potentials.foundation import Foundation, chunks
 from bayesmol.potentials.foundation_torch import TorchFoundation
 from bayesmol.potentials.residual_base import CalculatorFoundation
 
@@ -46,11 +43,3 @@ def test_derivatives_need_no_grad_mode():
     one = bm.data.load("rmd17/ethanol")[0].structures
     with torch.no_grad():
         torch.testing.assert_close(toy.surface(one).forces, -2 * one.positions)
-
-
-def test_elements_are_counted():
-    structures = bm.data.load("rmd17/ethanol")[:2].structures
-    assert element_counts(structures, (1, 6, 8)).tolist() == [[6, 2, 1]] * 2
-    with pytest.raises(DataError, match="elements"):
-        element_counts(structures, (1, 6))
-    assert element_counts(Structures.coerce(structures), (1, 6, 7, 8))[0].tolist() == [6, 2, 0, 1]

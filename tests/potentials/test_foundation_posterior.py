@@ -10,9 +10,9 @@ import bayesmol as bm
 from bayesmol.applicability import Domain
 from bayesmol.data import Structures
 from bayesmol.errors import DataError
-from bayesmol.potentials.ace_guards import UNKNOWN_REFERENCE
 from bayesmol.potentials.foundation import Foundation
 from bayesmol.potentials.foundation_rows import ENERGY, FORCE, layer_rows
+from bayesmol.potentials.guards import UNKNOWN_REFERENCE
 from bayesmol.potentials.surface import surface
 from bayesmol.testing import assert_calibrated, assert_invariant
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from numpy.polynomial import chebyshev
 
+import bayesmol as bm
 from bayesmol.errors import DataError
-from bayesmol.representation.radial import RadialBasis, covalent_radii, smoothstep, species_index
+from bayesmol.representation.radial import RadialBasis, covalent_radii, element_counts, smoothstep, species_index
 
 CONTACT = 1.4
 
@@ -72,6 +73,14 @@ def test_species_index():
     assert species_index(torch.tensor([8, 1, 6, 1]), (1, 6, 8)).tolist() == [2, 0, 1, 0]
     with pytest.raises(DataError, match=r"\[7, 9\]"):
         species_index(torch.tensor([9, 1, 7, 9]), (1, 6, 8))
+
+
+def test_elements_are_counted():
+    structures = bm.data.load("rmd17/ethanol")[:2].structures
+    assert element_counts(structures, (1, 6, 8)).tolist() == [[6, 2, 1]] * 2
+    assert element_counts(structures, (1, 6, 7, 8))[0].tolist() == [6, 2, 0, 1]
+    with pytest.raises(DataError, match="elements"):
+        element_counts(structures, (1, 6))
 
 
 @pytest.mark.parametrize("bad", [{"cutoff": 0.0}, {"cutoff": -1.0}, {"scale": 0.0}, {"size": 1}, {"inner": (0.7, 0.4)}])
