@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LinearPosterior
 from bayesmol.inference.laplace import laplace, ridge
 from bayesmol.potentials.neural_energy import NeuralEnergy
@@ -111,6 +112,11 @@ class ShallowEnsemble:
     score
         Negative log-likelihood, or continuous ranked probability score.
 
+    Raises
+    ------
+    DataError
+        If there are fewer than two heads, no epoch, no rate, or another score.
+
     References
     ----------
     Kellner and Ceriotti, Mach. Learn.: Sci. Technol. 5, 035006 (2024), arXiv:2402.16621, for the heads;
@@ -122,11 +128,18 @@ class ShallowEnsemble:
     rate: float = 5e-4
     score: Literal["nll", "crps"] = "nll"
 
+    def __post_init__(self) -> None:
+        if self.heads < 2:
+            raise DataError(expected("heads", "two or more", self.heads, "one head has no spread"))
+        if not (self.epochs >= 1 and self.rate > 0):
+            raise DataError(expected("epochs, rate", "positive numbers", (self.epochs, self.rate)))
+        if self.score not in ("nll", "crps"):
+            raise DataError(expected("score", "nll or crps", repr(self.score)))
+
     def members(self, run: Run) -> tuple[Member, ...]:
         """The fine-tuned network with the mean and covariance of its heads."""
         start = self._start(run)
-        epochs = max(1, self.epochs)
-        schedule = replace(run.schedule, epochs=epochs, rate=self.rate, checks=min(10, epochs))
+        schedule = replace(run.schedule, epochs=self.epochs, rate=self.rate, checks=min(10, self.epochs))
         loss = probability_loss(self.score, *run.noise)
         found = trained(start, run.data, run.validation, schedule, seed=run.seed + 1, loss=loss)
         heads = torch.cat([found.head, found.shift]).detach().double()

@@ -57,8 +57,8 @@ class NoUTurn:
     watched: int = 4
 
     def __post_init__(self) -> None:
-        if not (1 <= self.kept <= self.draws * self.chains and self.watched >= 1):
-            raise DataError(expected("kept, watched", "kept from 1 to all draws, watched positive", self))
+        if not (2 <= self.kept <= self.draws * self.chains and self.watched >= 1):
+            raise DataError(expected("kept, watched", "kept from 2 to all draws, watched positive", self))
 
     def members(self, run: Run) -> tuple[Member, ...]:
         """Draws as networks.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from bayesmol.errors import ConvergenceError, expected
+from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.inference.langevin import StochasticHamiltonian
 from bayesmol.inference.random import generator
 from bayesmol.inference.swag import SwagMoments
@@ -25,12 +25,21 @@ class DeepEnsemble:
     networks
         Their number; the spread is a sample deviation, so fewer than four say little.
 
+    Raises
+    ------
+    DataError
+        If there are fewer than two.
+
     References
     ----------
     Lakshminarayanan, Pritzel, Blundell, NeurIPS 30 (2017), arXiv:1612.01474.
     """
 
     networks: int = 4
+
+    def __post_init__(self) -> None:
+        if self.networks < 2:
+            raise DataError(expected("networks", "two or more", self.networks, "one network has no spread"))
 
     def members(self, run: Run) -> tuple[Member, ...]:
         """All networks, each without uncertainty of its own."""
@@ -50,11 +59,19 @@ class MeanField:
         Of the search, on weights in units of their prior deviations.
     draws
         Networks drawn from the distribution.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two draws.
     """
 
     steps: int = 1500
     rate: float = 5e-3
     draws: int = 20
+
+    def __post_init__(self) -> None:
+        _check_draws("draws", self.draws)
 
     def members(self, run: Run) -> tuple[Member, ...]:
         """Networks drawn from the variational distribution."""
@@ -82,6 +99,11 @@ class WeightAveraging:
     draws
         Networks drawn from the normal distribution of the iterates.
 
+    Raises
+    ------
+    DataError
+        If there are fewer than two draws or two iterates, or the rank is 1.
+
     References
     ----------
     Maddox et al., NeurIPS 32 (2019), arXiv:1902.02476.
@@ -93,6 +115,11 @@ class WeightAveraging:
     warmup: int = 200
     rank: int = 20
     draws: int = 20
+
+    def __post_init__(self) -> None:
+        _check_draws("draws", self.draws)
+        if not 1 <= self.every <= self.steps // 2 or self.warmup < 0 or self.rank < 0 or self.rank == 1:
+            raise DataError(expected("steps, every, warmup, rank", "two or more iterates, and no rank of one", self))
 
     def members(self, run: Run) -> tuple[Member, ...]:
         """Networks drawn from the normal distribution of the iterates.
@@ -131,11 +158,19 @@ class Hamiltonian:
     ----------
     sampler
         Its step is in units of the shortest posterior deviation, by the curvature at the trained weights.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two draws of all chains.
     """
 
     sampler: StochasticHamiltonian = field(
         default_factory=lambda: StochasticHamiltonian(step=0.1, momentum=0.98, warmup=500, draws=20, thin=100, chains=1)
     )
+
+    def __post_init__(self) -> None:
+        _check_draws("sampler", self.sampler.draws * self.sampler.chains)
 
     def members(self, run: Run) -> tuple[Member, ...]:
         """The draws as networks.
@@ -154,3 +189,8 @@ class Hamiltonian:
             except ConvergenceError as error:
                 failed = error
         raise failed
+
+
+def _check_draws(name: str, draws: int) -> None:
+    if draws < 2:
+        raise DataError(expected(name, "two or more draws", draws, "one network has no spread"))

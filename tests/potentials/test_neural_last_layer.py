@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import bayesmol as bm
+from bayesmol.errors import DataError
 from bayesmol.potentials import neural_last_layer
 from bayesmol.potentials.network_atomic import Atomic
 from bayesmol.potentials.neural import NeuralPotential
@@ -166,3 +167,11 @@ def test_mean_and_covariance_of_forces_turn_with_the_molecule(run, kind, normal)
     wanted = every @ here["forces"].factor @ here["forces"].factor.T @ every.T
     factor = there["forces"].factor
     torch.testing.assert_close(factor @ factor.T, wanted, rtol=0, atol=1e-9 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"heads": 1}, {"epochs": 0}, {"rate": 0.0}, {"score": "mse"}], ids=lambda bad: next(iter(bad))
+)
+def test_a_shallow_ensemble_that_cannot_be(bad):
+    with pytest.raises(DataError, match=next(iter(bad))):
+        ShallowEnsemble(**bad)

@@ -41,6 +41,8 @@ def test_other_architectures_are_refused():
 def test_no_more_is_kept_than_drawn():
     with pytest.raises(DataError, match="kept"):
         NoUTurn(draws=4, chains=2, kept=9)
+    with pytest.raises(DataError, match="kept"):
+        NoUTurn(kept=1)
     with pytest.raises(DataError, match="watched"):
         NoUTurn(watched=0)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bayesmol as bm
-from bayesmol.errors import ConvergenceError
+from bayesmol.errors import ConvergenceError, DataError
 from bayesmol.inference.langevin import StochasticHamiltonian
 from bayesmol.potentials.network_atomic import Atomic
 from bayesmol.potentials.network_equivariant import Equivariant
@@ -122,3 +122,19 @@ def test_spread_of_draws_turns_with_the_molecule(run, normal):
     assert float(here.variance.min()) > 0
     torch.testing.assert_close(there.mean, every @ here.mean, rtol=0, atol=1e-9)
     torch.testing.assert_close(there.factor, every @ here.factor, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("spec", "bad"),
+    [
+        (DeepEnsemble, {"networks": 1}),
+        (MeanField, {"draws": 1}),
+        (WeightAveraging, {"draws": 1}),
+        (WeightAveraging, {"rank": 1}),
+        (WeightAveraging, {"steps": 20, "every": 11}),
+        (Hamiltonian, {"sampler": replace(FEW, draws=1)}),
+    ],
+)
+def test_fewer_than_two_networks_have_no_spread(spec, bad):
+    with pytest.raises(DataError, match=next(iter(bad))):
+        spec(**bad)
