@@ -57,17 +57,16 @@ def posteriors(
     names, given
         Posteriors, and configurations of those that are not at their default.
     """
-    data, validation = (part.to(dtype=torch.float64) for part in frames)
     with study.stage("train"):
-        run = NeuralPotential(network, training=schedule).run(data, validation, seed, None)
-    alone = potential(run, certain([run.energy]), validation)
+        run = NeuralPotential(network, training=schedule).run(*frames, seed=seed)
+    alone = potential(run, certain([run.energy]))
     with study.stage("predict mean"):
         alone.surface(testing.structures)
     found = {}
     for name in ("nuts", *names):
         spec = reference if name == "nuts" else (given or {}).get(name, POSTERIORS[name]())
         held = fixed_mixing(run) if name in WHOLE else run
-        if (one := judged(study, name, spec, held, (validation, testing), seed)) is not None:
+        if (one := judged(study, name, spec, held, testing, seed)) is not None:
             found[name] = one
     spreads = {name: prediction.forces.epistemic.variance for name, (_, prediction) in found.items()}
     errors = {name: (testing.forces - prediction.forces.mean).abs() for name, (_, prediction) in found.items()}
@@ -86,25 +85,18 @@ def fixed_mixing(run: Run) -> Run:
     return replace(run, energy=energy)
 
 
-def potential(run: Run, members: tuple[Member, ...], validation: Labelled) -> NetworkPotential:
+def potential(run: Run, members: tuple[Member, ...]) -> NetworkPotential:
     """Potential of these members, its error bars scaled on the validation frames."""
-    return NetworkPotential(members, fitted_scales(members, validation), run.energy.guards(run.labelled.structures))
+    return NetworkPotential(members, fitted_scales(members, run.held_out), run.energy.guards(run.labelled.structures))
 
 
 def judged(
-    study: Study, name: str, spec: Any, run: Run, frames: tuple[Labelled, Labelled], seed: int
+    study: Study, name: str, spec: Any, run: Run, testing: Labelled, seed: int
 ) -> tuple[NetworkPotential, Prediction] | None:
-    """Potential, prediction of the test frames and its figures; ``None`` and a note if the posterior is not found.
-
-    Parameters
-    ----------
-    frames
-        For the scales of the error bars, and for the figures.
-    """
-    validation, testing = frames
+    """Potential, prediction of the test frames and its figures; ``None`` and a note if the posterior is not found."""
     try:
         with study.stage(f"find {name}"):
-            fitted = potential(run, spec.members(run), validation)
+            fitted = potential(run, spec.members(run))
         with study.stage(f"predict {name}"):
             prediction = fitted.predict(testing.structures)
     except ConvergenceError as error:

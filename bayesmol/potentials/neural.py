@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +88,28 @@ class NeuralPotential:
         DataError
             If there are too few structures, labels are missing, or validation structures are training structures.
         """
-        config, posterior = architecture(self.architecture), _posterior(self.posterior)
+        posterior = _posterior(self.posterior)
+        run = self.run(labelled, validation, seed=seed, device=device, checkpoint=checkpoint)
+        members = posterior.members(run)
+        limits = run.energy.guards(Labelled.concatenate([run.labelled, run.held_out]).structures)
+        return NetworkPotential(members, fitted_scales(members, run.held_out), limits, self._provenance(labelled, seed))
+
+    def run(
+        self,
+        labelled: Labelled,
+        validation: Labelled | None = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> Run:
+        """Train alone: the network with its data, from which any posterior is found by ``posterior.members(run)``.
+
+        The posterior of this configuration is not used. Arguments and what is raised are those of :meth:`fit`.
+        """
         data, judged = _split(labelled, validation, seed)
         place = labelled.structures.positions.device if device is None else device
         data, judged = data.to(place, torch.float64), judged.to(place, torch.float64)
-        run = replace(self, architecture=config).run(data, judged, seed, checkpoint)
-        members = posterior.members(run)
-        limits = run.energy.guards(Labelled.concatenate([data, judged]).structures)
-        return NetworkPotential(members, fitted_scales(members, judged), limits, self._provenance(labelled, seed))
-
-    def run(self, data: Labelled, judged: Labelled, seed: int, checkpoint: str | Path | None) -> Run:
-        """The trained network with its data, from which any posterior is found."""
         species = tuple(sorted(set(torch.cat([data.structures.species, judged.structures.species]).tolist())))
         untrained = self._untrained(species, data, seed)
         prepared = Batch.of(untrained, data), Batch.of(untrained, judged)
@@ -110,11 +121,11 @@ class NeuralPotential:
             energy.network.standardise(prepared[0].environment)
             return trained(energy, *prepared, self.training, seed=number, checkpoint=own)
 
-        return Run(again(seed), *prepared, data, self.training, seed, again)
+        return Run(again(seed), *prepared, data, judged, self.training, seed, again)
 
     def _untrained(self, species: tuple[int, ...], data: Labelled, seed: int) -> NeuralEnergy:
         source = generator(seed)
-        network = self.architecture.network(species, seed=source).to(self.dtype)
+        network = architecture(self.architecture).network(species, seed=source).to(self.dtype)
         energy = NeuralEnergy(network, references_of(network, data).cpu(), force_scale(data), 1, source)
         return energy.to(data.structures.positions.device)
 

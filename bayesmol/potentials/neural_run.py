@@ -28,8 +28,8 @@ class Run:
         The network with the weights that validated best.
     data, validation
         Prepared structures.
-    labelled
-        The training structures as they came.
+    labelled, held_out
+        Training and validation structures with their labels, in float64.
     schedule, seed
         Of the training.
     again
@@ -40,6 +40,7 @@ class Run:
     data: Batch
     validation: Batch
     labelled: Labelled
+    held_out: Labelled
     schedule: Training
     seed: int
     again: Callable[[int], NeuralEnergy]

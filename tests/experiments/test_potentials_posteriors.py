@@ -56,8 +56,8 @@ def test_a_posterior_that_is_not_found_is_a_note(script):
 
 
 def test_samplers_of_all_weights_hold_the_mixing(script):
-    frames = (part.to(dtype=torch.float64) for part in bm.data.load("rmd17/ethanol").split(4, 3))
-    whole = bm.potentials.neural.NeuralPotential(SMALL, training=Training(epochs=1)).run(*frames, 0, None)
+    frames = bm.data.load("rmd17/ethanol").split(4, 3)
+    whole = bm.potentials.neural.NeuralPotential(SMALL, training=Training(epochs=1)).run(*frames)
     held = script.fixed_mixing(whole)
     free = {name for name, value in held.energy.named_parameters() if value.requires_grad}
     assert {name for name, _ in whole.energy.named_parameters()} - free == {"network.mixing"}

@@ -6,6 +6,8 @@ import torch
 from bayesmol.data import Labelled
 from bayesmol.errors import DataError
 from bayesmol.potentials.neural import POSTERIORS, NeuralPotential
+from bayesmol.potentials.neural_last_layer import FrozenFeatures
+from bayesmol.potentials.training import Training
 
 
 def test_same_seed_same_potential(tiny, neural, ethanol):
@@ -51,3 +53,20 @@ def test_an_unknown_posterior(tiny, ethanol, bad):
 def test_the_names_of_the_posteriors():
     assert {"deep-ensemble", "shallow-ensemble", "laplace", "mean-field", "swag", "hamiltonian"} <= set(POSTERIORS)
     assert NeuralPotential().posterior in POSTERIORS
+
+
+def test_a_run_alone_is_the_training_of_a_fit(tiny, neural, ethanol):
+    spec = replace(tiny, dtype=torch.float64)
+    run = spec.run(ethanol[0], ethanol[1][:6], seed=0)
+    (member,) = FrozenFeatures().members(run)
+    assert torch.equal(member.mean, neural.members[0].mean)
+    assert len(run.labelled) == 12 and len(run.held_out) == len(run.validation) == 6
+
+
+def test_a_run_splits_and_refuses_as_a_fit(tiny, ethanol):
+    run = replace(tiny, architecture="atomic", training=Training(epochs=1)).run(ethanol[1][:10])
+    assert (len(run.labelled), len(run.held_out)) == (6, 4) and run.labelled.structures.positions.dtype == torch.float64
+    with pytest.raises(DataError, match="validation"):
+        tiny.run(ethanol[0], ethanol[0][:4])
+    with pytest.raises(DataError, match="architecture"):
+        replace(tiny, architecture="bayes").run(ethanol[0], ethanol[1])

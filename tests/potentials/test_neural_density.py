@@ -22,9 +22,9 @@ NONE = {"widths": torch.zeros(0).double()}
 
 @pytest.fixture(scope="module")
 def run():
-    frames = bm.data.load("rmd17/ethanol").to(dtype=torch.float64).split(4, 3)
+    frames = bm.data.load("rmd17/ethanol").split(4, 3)
     spec = NeuralPotential(SMALL, training=Training(epochs=2, batch=2), dtype=torch.float64)
-    return spec.run(*frames, 0, None)
+    return spec.run(*frames)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def test_energies_and_forces_are_those_of_the_network(run, posterior, known):
 
 def test_two_hidden_layers_and_other_widths():
     spec = replace(SMALL, hidden=(4, 5), width=2)
-    frames = bm.data.load("rmd17/ethanol").to(dtype=torch.float64).split(2, 2)
-    run = NeuralPotential(spec, training=Training(epochs=1), dtype=torch.float64).run(*frames, 0, None)
+    frames = bm.data.load("rmd17/ethanol").split(2, 2)
+    run = NeuralPotential(spec, training=Training(epochs=1), dtype=torch.float64).run(*frames)
     posterior = WeightPosterior.of(run, is_sampled)
     density, data = weight_density(run, posterior, run.data)
     energies, forces = density.observed(posterior.start / posterior.target.prior.scale, data)

@@ -28,9 +28,9 @@ HEADS = 5
 @pytest.fixture(scope="module")
 def run():
     """A trained network in float64 with its four training and three validation structures."""
-    frames = bm.data.load("rmd17/ethanol").to(dtype=torch.float64).split(4, 3)
+    frames = bm.data.load("rmd17/ethanol").split(4, 3)
     spec = NeuralPotential(SMALL, training=Training(epochs=3, batch=2), dtype=torch.float64)
-    return spec.run(*frames, 0, None)
+    return spec.run(*frames)
 
 
 @pytest.fixture(scope="module")

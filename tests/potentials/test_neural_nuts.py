@@ -22,8 +22,8 @@ FEW = NoUTurn(warmup=20, draws=20, chains=2, depth=5, kept=4, stiff=8, limit=Non
 
 
 def trained(architecture=SMALL):
-    frames = bm.data.load("rmd17/ethanol").to(dtype=torch.float64).split(4, 3)
-    return NeuralPotential(architecture, training=Training(epochs=2), dtype=torch.float64).run(*frames, 0, None)
+    frames = bm.data.load("rmd17/ethanol").split(4, 3)
+    return NeuralPotential(architecture, training=Training(epochs=2), dtype=torch.float64).run(*frames)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def run(ethanol):
     network = Equivariant(channels=4, width=5, radial=4).network((1, 6, 8), seed=source).double()
     energy = NeuralEnergy(network, references_of(network, data), force_scale(data), 1, source)
     parts = Batch.of(energy, data), Batch.of(energy, judged)
-    return Run(energy, *parts, data, Training(epochs=1), 0, lambda seed: energy)
+    return Run(energy, *parts, data, judged, Training(epochs=1), 0, lambda seed: energy)
 
 
 def test_noise_is_that_of_the_validation_residuals(run):

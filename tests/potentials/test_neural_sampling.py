@@ -25,8 +25,8 @@ FEW = StochasticHamiltonian(step=0.2, momentum=0.9, warmup=2, draws=3, thin=2, c
 
 
 def trained(architecture, dtype):
-    frames = bm.data.load("rmd17/ethanol").to(dtype=torch.float64).split(4, 3)
-    return NeuralPotential(architecture, training=Training(epochs=2, batch=2), dtype=dtype).run(*frames, 0, None)
+    frames = bm.data.load("rmd17/ethanol").split(4, 3)
+    return NeuralPotential(architecture, training=Training(epochs=2, batch=2), dtype=dtype).run(*frames)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ SMALL = Atomic(basis=RadialBasis(cutoff=3.5, size=5), degree=1, correlation=3, c
 
 @pytest.fixture(scope="module")
 def run():
-    frames = bm.data.load("rmd17/ethanol").to(dtype=torch.float64).split(4, 3)
+    frames = bm.data.load("rmd17/ethanol").split(4, 3)
     spec = NeuralPotential(SMALL, training=Training(epochs=2, batch=2), dtype=torch.float64)
-    return spec.run(*frames, 0, None)
+    return spec.run(*frames)
 
 
 def last_layer(name):
