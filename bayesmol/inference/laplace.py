@@ -16,7 +16,7 @@ from torch import Tensor
 from bayesmol.errors import ConvergenceError, DataError, ShapeError, expected
 from bayesmol.inference.conjugate import LinearPosterior, cholesky, posterior_from_gram
 
-__all__ = ["evidence_precision", "held_out_scale", "laplace", "ridge", "scaled"]
+__all__ = ["evidence_precision", "laplace", "ridge"]
 
 
 def laplace(
@@ -121,47 +121,6 @@ def evidence_precision(
             break
     remedy = "give the precision, or leave the group out"
     raise ConvergenceError(expected("precision", "a maximum of the evidence", "none", remedy))
-
-
-def held_out_scale(
-    posterior: LinearPosterior,
-    rows: Float[Tensor, "rows weights"],
-    residuals: Float[Tensor, " rows"],
-    noise: Float[Tensor, " rows"],
-) -> float:
-    r"""Factor c of the deviations that makes held-out residuals most probable.
-
-    .. math:: c = \arg\min_c \sum_i \left[\ln(c^2 v_i + n_i) + \frac{r_i^2}{c^2 v_i + n_i}\right]
-
-    with the posterior variance v and the noise variance n of each row; without noise
-    :math:`c^2 = \overline{r^2/v}`. Zero if the noise alone explains the residuals.
-    """
-    variance, squares = posterior.variance(rows).double(), residuals.double().square()
-    noise = noise.double()
-    if not bool((variance + noise > 0).all()):
-        raise DataError(expected("rows", "a positive variance with its noise in each row", "zero"))
-
-    def slope(log_square: float) -> float:
-        total = variance * math.exp(log_square) + noise
-        return float((variance / total * (1 - squares / total)).sum())
-
-    # Far out the slope has the sign of what is left; between the ends a bisection keeps the change of sign.
-    lower, upper = -60.0, 60.0
-    if slope(lower) >= 0:
-        return 0.0
-    for _ in range(100):
-        middle = (lower + upper) / 2
-        lower, upper = (middle, upper) if slope(middle) < 0 else (lower, middle)
-    return math.exp(0.25 * (lower + upper))
-
-
-def scaled(posterior: LinearPosterior, factor: float) -> LinearPosterior:
-    """The same mean with the deviations of the weights times ``factor``."""
-    if not factor > 0:
-        raise DataError(expected("factor", "a positive number", factor))
-    size = len(posterior.mean)
-    root = torch.eye(size).to(posterior.mean) if posterior.root is None else posterior.root
-    return LinearPosterior(posterior.mean, root / factor, factor * posterior.factor)
 
 
 def _posterior(gram: Tensor, moment: Tensor, precision: Tensor) -> LinearPosterior:

@@ -74,12 +74,6 @@ class LowRankNormal:
         own = torch.randn(size, len(self.mean), **kind)
         return self.mean + own * self.diagonal.sqrt() + torch.randn(size, self.factor.shape[1], **kind) @ self.factor.mT
 
-    def scaled(self, factor: float) -> LowRankNormal:
-        """The same mean with standard deviations times ``factor``, as found on held-out data."""
-        if not factor > 0:
-            raise DataError(expected("factor", "a positive number", factor))
-        return LowRankNormal(self.mean, factor**2 * self.diagonal, factor * self.factor)
-
     def linear(self) -> LinearPosterior:
         """The same distribution by the Cholesky factor of its precision, for few parameters.
 

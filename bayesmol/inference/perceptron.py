@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +30,8 @@ class Perceptron:
     r"""One perceptron for each kind of input, all their weights in one vector with a standard normal prior.
 
     .. math:: f(x) = s \left(\frac{u^\top h_K}{\sqrt{n_K}} + c\right), \quad
-              h_k = \varphi\!\left(\frac{W_k^\top h_{k-1}}{\sqrt{n_{k-1}}} + b_k\right), \quad h_0 = x
+              h_k = \varphi\!\left(\frac{W_k^\top h_{k-1}}{\sqrt{n_{k-1}}} + b_k\right), \quad h_0 = x, \quad
+              \varphi(z) = \frac{z}{1 + e^{-z}}
 
     The roots of the numbers of inputs stand in the network and not in the prior, so every weight is of order one.
 
@@ -42,8 +43,6 @@ class Perceptron:
         Number of units of each hidden layer.
     kinds
         Number of perceptrons.
-    activation
-        :math:`\varphi`; ``"silu"`` is :math:`z / (1 + e^{-z})`.
     scale
         s, in the unit of the values.
     """
@@ -51,14 +50,11 @@ class Perceptron:
     features: int
     widths: tuple[int, ...] = (32,)
     kinds: int = 1
-    activation: Literal["tanh", "silu"] = "tanh"
     scale: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.features, self.kinds, *self.widths, len(self.widths)) < 1 or not self.scale > 0:
             raise DataError(expected("features, widths, kinds, scale", "positive, at least one hidden layer", self))
-        if self.activation not in ("tanh", "silu"):
-            raise DataError(expected("activation", "tanh or silu", repr(self.activation)))
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -100,7 +96,7 @@ class Perceptron:
         hidden, rises, weights = inputs, [], []
         for matrix, bias in zip(layers[::2], layers[1::2], strict=True):
             weights.append(matrix / math.sqrt(len(matrix)))
-            hidden, rise = self._activated(hidden @ weights[-1] + bias)
+            hidden, rise = _activated(hidden @ weights[-1] + bias)
             rises.append(rise)
         last = last * (self.scale / math.sqrt(len(last)))
         back = last
@@ -108,11 +104,8 @@ class Perceptron:
             back = (back * rise) @ matrix.T
         return hidden @ last + self.scale * constant, back
 
-    def _activated(self, z: Any) -> tuple[Any, Any]:
-        """The activation and its derivative."""
-        xp = library(z)
-        if self.activation == "tanh":
-            value = xp.tanh(z)
-            return value, 1 - value * value
-        share = 0.5 + 0.5 * xp.tanh(0.5 * z)
-        return z * share, share * (1 + z * (1 - share))
+
+def _activated(z: Any) -> tuple[Any, Any]:
+    """The activation and its derivative, by the hyperbolic tangent, which never overflows."""
+    share = 0.5 + 0.5 * library(z).tanh(0.5 * z)
+    return z * share, share * (1 + z * (1 - share))

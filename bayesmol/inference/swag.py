@@ -8,13 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmol.errors import ConvergenceError, DataError, ShapeError, expected
+from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.inference.low_rank import LowRankNormal
-from bayesmol.inference.random import generator
-from bayesmol.inference.targets import Target
-from bayesmol.progress import progress
 
-__all__ = ["Swag", "SwagMoments"]
+__all__ = ["SwagMoments"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +66,7 @@ class SwagMoments:
         counts in full.
 
         Its spread is that of the optimiser about its goal: it grows with the rate, and on a normal posterior it is not
-        the covariance of the posterior. Find its scale on held-out data (:meth:`LowRankNormal.scaled`).
+        the covariance of the posterior. Find its scale on held-out data.
 
         Raises
         ------
@@ -88,48 +85,3 @@ class SwagMoments:
             return LowRankNormal(self.mean, diagonal, self.last.mT)
         deviations = self.last - self.last.mean(0)
         return LowRankNormal(self.mean, diagonal / 2, deviations.mT / (2 * (len(self.last) - 1)) ** 0.5)
-
-
-@dataclass(frozen=True)
-class Swag:
-    r"""Gradient descent on batches with a constant rate, and the moments of its iterates.
-
-    .. math:: w \leftarrow w + \frac{\eta}{N} \, \nabla \widehat{\ln \pi}(w)
-
-    A network that another loop trains needs none of this: give its iterates to :class:`SwagMoments`.
-
-    Attributes
-    ----------
-    rate
-        :math:`\eta`, of the mean over the N data.
-    steps, every, warmup
-        Steps that count, how many lie between two iterates that are kept, and steps before.
-    rank
-        Number of iterates whose directions are kept.
-    """
-
-    rate: float
-    steps: int = 2000
-    every: int = 20
-    warmup: int = 500
-    rank: int = 20
-
-    def fit(self, target: Target, start: Float[Tensor, " parameters"], *, seed: int | torch.Generator) -> LowRankNormal:
-        """Posterior from the iterates after ``start``, such as the weights of a trained network.
-
-        Raises
-        ------
-        ConvergenceError
-            If the rate is too large, so that the iterates grow without bound.
-        """
-        vector, moments = start.detach().clone(), SwagMoments.empty(start, self.rank)
-        batches = target.batches(generator(seed, start.device))
-        with progress("stochastic weight averaging", self.warmup + self.steps) as advance:
-            for step in range(self.warmup + self.steps):
-                vector = vector + self.rate / target.size * target.gradient(vector, next(batches))
-                if step >= self.warmup and (step - self.warmup + 1) % self.every == 0:
-                    moments = moments.updated(vector)
-                advance()
-        if not bool(torch.isfinite(moments.squares).all()):
-            raise ConvergenceError(expected("iterates", "finite numbers", "NaN or infinity", "lower the rate"))
-        return moments.posterior()

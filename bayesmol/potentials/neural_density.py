@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.perceptron import Perceptron
-from bayesmol.inference.perceptron_regression import PerceptronRows
+from bayesmol.inference.perceptron_rows import PerceptronRows, observed
 from bayesmol.inference.random import generator
 from bayesmol.potentials.network import Network, design
 from bayesmol.potentials.network_atomic import AtomicNetwork
@@ -43,11 +43,7 @@ class WeightDensity:
 
     def observed(self, vector: Any, data: Any) -> tuple[Any, Any]:
         """Energies (structures) in eV and forces (structures, 3 atoms) in eV/Å above the baseline."""
-        weights = vector[data["places"]] * data["units"]
-        values, slopes = self.perceptron.sorted_values(weights, data["inputs"], self.counts)
-        groups = len(data["jacobians"])
-        energies = values[data["back"]].reshape(groups, -1).sum(-1)
-        return energies, (slopes[data["back"]].reshape(groups, 1, -1) @ data["jacobians"])[:, 0]
+        return observed(self.perceptron, self.counts, vector[data["places"]] * data["units"], data)
 
     def residuals(self, vector: Any, data: Any) -> tuple[Any, Any]:
         """Errors of energies and forces in units of the noise."""
@@ -76,7 +72,7 @@ def weight_density(run: Run, posterior: WeightPosterior, batch: Batch) -> tuple[
     rows = network_rows(run.energy.network, batch)
     layers = run.energy.network.perceptron.layers
     widths = tuple(layer.shape[-1] for layer in layers)
-    perceptron = Perceptron(rows.inputs.shape[-1], widths, len(layers[0]), "silu", float(run.energy.scale))
+    perceptron = Perceptron(rows.inputs.shape[-1], widths, len(layers[0]), float(run.energy.scale))
     places, roots = _places(posterior, len(layers[0]))
     arrays = rows.arrays() | {
         "places": places,

@@ -1,11 +1,11 @@
-"""Last layers: closed forms, the maximum of the evidence, held-out scales, and calibration by simulation."""
+"""Last layers: closed forms, the maximum of the evidence, and calibration by simulation."""
 
 import pytest
 import torch
 
 from bayesmol.errors import ConvergenceError, DataError, ShapeError
 from bayesmol.inference.conjugate import log_evidence, posterior_from_rows
-from bayesmol.inference.laplace import evidence_precision, held_out_scale, laplace, ridge, scaled
+from bayesmol.inference.laplace import evidence_precision, laplace, ridge
 from bayesmol.inference.simulation import simulated_ranks
 from bayesmol.inference.streaming import Stream
 
@@ -84,27 +84,6 @@ def test_precision_about_trained_weights_is_a_fixed_point(linear, normal):
     torch.testing.assert_close(laplace(gram, trained).root, laplace(gram, trained, precision=found).root)
 
 
-def test_held_out_scale_finds_the_factor(normal):
-    posterior = posterior_from_rows(normal(10, 6), normal(10), torch.full((10,), 0.3).double())
-    rows, noise = normal(4000, 6), torch.full((4000,), 0.2).double()
-    variance = posterior.variance(rows)
-    residuals = (9 * variance + noise).sqrt() * normal(4000)
-    factor = held_out_scale(posterior, rows, residuals, noise)
-    assert factor == pytest.approx(3.0, rel=0.06)
-    torch.testing.assert_close(scaled(posterior, factor).variance(rows), factor**2 * variance)
-    without = held_out_scale(posterior, rows, residuals, torch.zeros_like(noise))
-    assert without**2 == pytest.approx(float((residuals.square() / variance).mean()), rel=1e-9)
-    assert held_out_scale(posterior, rows, 1e-3 * residuals, noise) == 0.0
-
-
-def test_scaled_keeps_what_was_updated(normal):
-    posterior = posterior_from_rows(normal(10, 6), normal(10), torch.full((10,), 0.3).double())
-    rows = normal(3, 6)
-    torch.testing.assert_close(scaled(posterior, 2.0).covariance(rows), 4 * posterior.covariance(rows))
-    draws = scaled(posterior, 2.0).sample(50_000, seed=0) @ rows.T
-    torch.testing.assert_close(draws.T.cov(), 4 * posterior.covariance(rows), rtol=0.05, atol=0.1)
-
-
 @pytest.mark.parametrize("factor", [1.0, 0.6])
 def test_simulation_based_calibration(normal, factor):
     """The right posterior passes; with its deviations times 0.6 it does not."""
@@ -112,7 +91,7 @@ def test_simulation_based_calibration(normal, factor):
 
     def posterior(targets, source):
         found = ridge(design.T @ design / 0.25, design.T @ targets / 0.25, precision=1.0)
-        return scaled(found, factor).sample(31, seed=source)
+        return found.mean + factor * (found.sample(31, seed=source) - found.mean)
 
     ranks = simulated_ranks(
         lambda source: torch.randn(3, generator=source, dtype=torch.float64),
@@ -135,7 +114,3 @@ def test_bad_input_is_named(normal):
         evidence_precision(gram, mean=normal(3), moment=normal(3))
     with pytest.raises(ConvergenceError, match="precision"):
         evidence_precision(gram, moment=torch.zeros(3).double())
-    with pytest.raises(DataError, match="factor"):
-        scaled(ridge(gram, normal(3), precision=1.0), -1.0)
-    with pytest.raises(DataError, match="rows"):
-        held_out_scale(ridge(gram, normal(3), precision=1.0), torch.zeros(2, 3).double(), normal(2), torch.zeros(2))

@@ -33,12 +33,10 @@ def test_draws_have_the_moments(normal):
     assert torch.equal(draws, found.sample(100_000, seed=0))
 
 
-def test_independent_and_scaled(normal):
+def test_independent(normal):
     mean, stddev = normal(5), normal(5).exp()
     found = LowRankNormal.independent(mean, stddev)
     torch.testing.assert_close(found.stddev, stddev)
-    wide = law(normal)
-    torch.testing.assert_close(dense(wide.scaled(3.0)), 9 * dense(wide))
 
 
 def test_linear_is_the_same_law(normal):
@@ -53,7 +51,5 @@ def test_bad_input_is_named(normal):
         LowRankNormal(normal(3), normal(3).square(), normal(4, 2))
     with pytest.raises(DataError, match="variances"):
         LowRankNormal(normal(3), -torch.ones(3), normal(3, 2))
-    with pytest.raises(DataError, match="factor"):
-        law(normal).scaled(0.0)
     with pytest.raises(ConvergenceError, match="covariance"):
         LowRankNormal(normal(5), torch.zeros(5).double(), normal(5, 2)).linear()

@@ -7,7 +7,7 @@ import torch
 from bayesmol.errors import DataError
 from bayesmol.inference.perceptron import Perceptron
 
-ALL = [((6,), "tanh"), ((6, 5), "tanh"), ((6,), "silu"), ((6, 5), "silu")]
+WIDTHS = [(6,), (6, 5)]
 
 
 def module(perceptron, vector):
@@ -20,15 +20,15 @@ def module(perceptron, vector):
     for matrix, bias in zip(arrays[:-2:2], arrays[1:-2:2], strict=True):
         layer = torch.nn.Linear(*matrix.shape).double()
         layer.weight.data, layer.bias.data = matrix.T / len(matrix) ** 0.5, bias
-        layers += [layer, {"tanh": torch.nn.Tanh(), "silu": torch.nn.SiLU()}[perceptron.activation]]
+        layers += [layer, torch.nn.SiLU()]
     last = torch.nn.Linear(len(arrays[-2]), 1).double()
     last.weight.data, last.bias.data = arrays[-2][None] / len(arrays[-2]) ** 0.5, arrays[-1]
     return torch.nn.Sequential(*layers, last)
 
 
-@pytest.mark.parametrize(("widths", "activation"), ALL)
-def test_values_and_gradients_are_those_of_a_module(normal, widths, activation):
-    perceptron = Perceptron(4, widths, kinds=2, activation=activation, scale=0.3)
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_values_and_gradients_are_those_of_a_module(normal, widths):
+    perceptron = Perceptron(4, widths, kinds=2, scale=0.3)
     vector, kinds = normal(perceptron.parameters), torch.tensor([1, 0, 1, 1, 0, 1])
     inputs = normal(6, 4).requires_grad_()
     found, slopes = perceptron.values(vector, inputs, kinds)
@@ -38,11 +38,11 @@ def test_values_and_gradients_are_those_of_a_module(normal, widths, activation):
     torch.testing.assert_close(slopes, torch.autograd.grad(expected.sum(), inputs)[0])
 
 
-@pytest.mark.parametrize(("widths", "activation"), ALL)
-def test_torch_and_jax_agree(normal, widths, activation):
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_torch_and_jax_agree(normal, widths):
     import jax
 
-    perceptron = Perceptron(4, widths, kinds=3, activation=activation)
+    perceptron = Perceptron(4, widths, kinds=3)
     vector, inputs, counts = normal(perceptron.parameters), normal(9, 4), (3, 4, 2)
     found = perceptron.sorted_values(vector, inputs, counts)
     with jax.enable_x64(True):
@@ -77,5 +77,5 @@ def test_a_kind_that_is_absent_changes_nothing(normal):
 def test_bad_input_is_named():
     with pytest.raises(DataError, match="widths"):
         Perceptron(3, ())
-    with pytest.raises(DataError, match="activation"):
-        Perceptron(3, (4,), activation="relu")
+    with pytest.raises(DataError, match="scale"):
+        Perceptron(3, (4,), scale=0.0)
