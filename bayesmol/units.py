@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from bayesmol.errors import UnitError, expected
 
-__all__ = ["convert", "squared"]
+__all__ = ["convert", "squared", "thermal_energy"]
 
 Number = TypeVar("Number")
 _ALIASES = {"hartree": "Ha", "Hartree": "Ha", "Bohr": "bohr", "Angstrom": "Å", "angstrom": "Å", "^3": "³", "^2": "²"}
@@ -76,3 +76,10 @@ def squared(unit: str) -> str:
     if not unit:
         return unit
     return f"({unit})²" if not unit.isalpha() else f"{unit}²"
+
+
+def thermal_energy(temperature: float) -> float:
+    """:math:`k_B T` in eV of a temperature in K."""
+    import ase.units
+
+    return ase.units.kB * temperature

@@ -83,8 +83,10 @@ class Draws(Posterior):
         chosen = torch.multinomial(self.weights.flatten(), size, replacement=True, generator=source)
         return self._values.flatten(0, 1)[chosen]
 
-    def expectation(self) -> Estimate:
+    def expectation(self, observable: Callable[[Tensor], Tensor] | None = None, unit: str = "") -> Estimate:
         r"""Mean with its Monte-Carlo standard error, for correlated and for weighted draws.
+
+        With an ``observable``, the mean of its values, in ``unit``; it takes and returns a batch of draws.
 
         The error is that of the mean of :math:`z_i = N \bar w_i (x_i - \hat\mu)` with the autocorrelation of z along
         the chains; without correlation this is the delta method of self-normalised importance sampling. The effective
@@ -94,6 +96,8 @@ class Draws(Posterior):
         ----------
         Owen, Monte Carlo theory, methods and examples (2013), equation 9.8.
         """
+        if observable is not None:
+            return self.apply(observable, unit).expectation()
         weights, mean = self.weights, self.mean
         total = weights.numel()
         spread = weights.reshape(*weights.shape, *(1 for _ in self.shape)) * total * (self._values - mean)
