@@ -11,7 +11,8 @@ from bayesmol.applicability.measures import clopper_pearson
 from bayesmol.calibration import binomial_band
 from bayesmol.errors import DataError
 from bayesmol.posterior import Estimate
-from bayesmol.scorecard_lines import Line, Score, Thresholds, over_structures, verdict, worst
+from bayesmol.scorecard_lines import CONFIDENCE, Line, Score, Thresholds, over_structures, verdict, worst
+from bayesmol.testing import assert_calibrated
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,21 @@ def test_intervals_hold_for_ragged_structures_also_along_a_trajectory(correlatio
         hits += found.lower <= 2.0 <= found.upper
     low, _ = binomial_band(repeats, 0.95, 0.999)
     assert hits / repeats >= low - 0.03  # blocks of a finite chain know their length roughly
+
+
+@pytest.mark.parametrize(("count", "share"), [(10, False), (40, False), (200, False), (40, True), (200, True)])
+def test_intervals_over_independent_structures_hold_at_their_level(count, share):
+    source, hits, repeats, true = np.random.default_rng(count), 0, 400, 0.8
+    for _ in range(repeats):
+        if share:  # components inside, of 27 that depend on each other
+            sizes = np.full(count, 27.0)
+            sums = source.binomial(27, source.beta(9 * true, 9 * (1 - true), count)).astype(float)
+        else:
+            sizes = source.integers(3, 12, count).astype(float)
+            sums = sizes * (true + source.normal(size=count))
+        found = over_structures(torch.from_numpy(sums), torch.from_numpy(sizes), share=share)
+        hits += found.lower <= true <= found.upper
+    assert_calibrated(hits, repeats, CONFIDENCE, confidence=0.999)
 
 
 def test_value_is_the_mean_of_all_entries_and_the_error_at_least_that_of_independent_ones(normal):

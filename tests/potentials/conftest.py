@@ -43,3 +43,31 @@ def neural(tiny, ethanol):
     import torch
 
     return dataclasses.replace(tiny, dtype=torch.float64).fit(ethanol[0], ethanol[1][:6], seed=0)
+
+
+@pytest.fixture(scope="session")
+def apart():
+    """Training, calibration and test frames, 30, 100 and 100."""
+    return bm.data.load("rmd17/ethanol").split(30, 100, 100)
+
+
+@pytest.fixture
+def assert_covered(apart, source):
+    """Asserts that a certified model covers energies, and one random force component of each structure, as it says."""
+    import torch
+
+    def check(model):
+        _, calibration, test = apart
+        certified = bm.certify(model, calibration, domain=bm.applicability.Domain(level=0.1))
+        prediction, size = certified.predict(test), len(test)
+        drawn = torch.randint(27, (size, 1), generator=source)
+        for level in (0.5, 0.8, 0.9):
+            energy = prediction.energy.interval(level).contains(test.energies)
+            force = prediction.forces.interval(level).contains(test.forces).reshape(size, -1).gather(1, drawn)
+            for hits in (energy, force):
+                bm.testing.assert_calibrated(
+                    int(hits.sum()), size, level, confidence=0.999, calibration=len(calibration)
+                )
+        assert int(prediction.inside.sum()) > 0.8 * size
+
+    return check

@@ -118,3 +118,7 @@ def test_fit_and_certify(frames):
     with pytest.raises(DataError, match="inducing"):
         InducingGP(inducing=1)
     assert learned(found, frames[25:]).seen.numel() == 10 + 40
+
+
+def test_certified_intervals_cover(apart, assert_covered):
+    assert_covered(InducingGP(PROCESS, inducing=10).fit(apart[0], seed=3))

@@ -5,6 +5,10 @@ import torch
 
 import bayesmol as bm
 from bayesmol.errors import DataError
+from bayesmol.potentials.network_atomic import Atomic
+from bayesmol.potentials.neural import NeuralPotential
+from bayesmol.potentials.training import Training
+from bayesmol.representation.radial import RadialBasis
 from bayesmol.testing import check_potential
 
 
@@ -91,6 +95,13 @@ def test_certify_needs_frames_that_were_kept_apart(neural, ethanol):
         bm.certify(neural)
     with pytest.raises(DataError, match="not used for training"):
         bm.certify(neural, ethanol[1])
+
+
+@pytest.mark.parametrize("posterior", ["laplace", "shallow-ensemble"])
+def test_certified_intervals_cover(posterior, apart, assert_covered):
+    small = Atomic(basis=RadialBasis(cutoff=3.5, size=5), degree=1, correlation=3, channels=4, hidden=(8,), width=8)
+    spec = NeuralPotential(small, posterior, Training(epochs=20))
+    assert_covered(spec.fit(apart[0][:22], apart[0][22:], seed=0))
 
 
 def test_unknown_elements_raise(neural, ethanol):
