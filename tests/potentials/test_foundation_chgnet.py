@@ -10,8 +10,6 @@ from bayesmol.data import Labelled, Structures
 from bayesmol.errors import DataError, FormatError
 from bayesmol.potentials.foundation import Foundation
 
-pytest.importorskip("chgnet")
-
 
 @pytest.fixture(scope="module")
 def crystals():

@@ -50,7 +50,6 @@ def test_an_absent_foundation_says_what_to_attach():
 
 
 def test_a_reference_is_brought_back_by_its_settings():
-    pytest.importorskip("tblite")
     origin = Foundation.from_calculator(TBLite(accuracy=1.0))
     assert isinstance(origin, ReferenceFoundation)
     again = restored(origin.identity)
