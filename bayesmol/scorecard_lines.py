@@ -147,7 +147,8 @@ def over_structures(
     Entries of one structure may depend on each other in any way. The standard error is the larger of that of
     independent :math:`u_s` and that from blocks of consecutive structures (frames of a trajectory are correlated), with
     Student's t for as many numbers as are worth the same independent ones. A ``share`` is between 0 and 1; one of
-    exactly 0 or 1 has the exact binomial interval over structures.
+    exactly 0 or 1 has the exact binomial interval over structures. Of 95 % intervals, 95 to 97 % cover with independent
+    structures; with a correlation of 0.5 (0.8) between neighbours of 400, 92 % (90 %) do: blocks lag behind.
 
     Raises
     ------

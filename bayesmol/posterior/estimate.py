@@ -164,7 +164,7 @@ def blocking(values: Float[Tensor, " draw"], *, unit: str) -> Estimate:
         return Estimate(values.mean(), values.new_zeros(()), values.new_tensor(float(draws)), unit)
     while len(blocks) >= 2:
         square = float(blocks.var()) / len(blocks)
-        if length**3 > 2 * draws * (square / first) ** 2:
+        if square > 0 and length**3 > 2 * draws * (square / first) ** 2:
             count = values.new_tensor(draws * first / square)
             return Estimate(values.mean(), values.new_tensor(math.sqrt(square)), count, unit)
         blocks, length = blocks[: len(blocks) // 2 * 2].reshape(-1, 2).mean(1), 2 * length

@@ -123,3 +123,8 @@ def test_blocking_takes_any_length_and_refuses_unconverged_chains(normal):
     assert float(estimate.effective_sample_size) == pytest.approx(1001, rel=0.4)
     with pytest.raises(ConvergenceError, match="longer"):
         blocking(normal(1024).cumsum(0), unit="eV")
+
+
+def test_blocking_of_values_whose_blocks_are_all_equal_claims_nothing():
+    with pytest.raises(ConvergenceError, match="longer"):
+        blocking(torch.tensor([20.0, 25.0, 20.0, 25.0]), unit="eV")
