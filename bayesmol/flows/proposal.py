@@ -11,6 +11,7 @@ from torch import Tensor
 __all__ = ["Proposal", "Target"]
 
 
+@runtime_checkable
 class Target(Protocol):
     """An unnormalised density of rows: a Boltzmann density, or one seen in other coordinates."""
 
