@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -82,7 +83,7 @@ class BoltzmannDensity:
     states: Callable[[Float[Tensor, "points dimension"]], Int[Tensor, " points"]] | None = None
     symmetry: Int[Tensor, "elements dimension"] | None = None
     signs: Float[Tensor, "elements dimension"] | None = None
-    exact: Callable[[float], Exact] | None = None
+    exact: Callable[[float], Exact | None] | None = None
     surfaces: Callable[[Tensor, int, int | torch.Generator], Tensor] | None = None
     name: str = "density"
 
@@ -130,6 +131,27 @@ class BoltzmannDensity:
     def at(self, temperature: float) -> BoltzmannDensity:
         """The same energy at another temperature."""
         return replace(self, temperature=temperature)
+
+    @classmethod
+    def from_openmm(cls, system: Any, temperature: float, **options: Any) -> BoltzmannDensity:
+        """Density of the molecule of an OpenMM system, see :func:`bayesmol.flows.molecule.from_openmm`."""
+        from bayesmol.flows.molecule import from_openmm
+
+        return from_openmm(system, temperature, **options)
+
+    @classmethod
+    def from_potential(cls, model: Any, structure: Any, temperature: float, **options: Any) -> BoltzmannDensity:
+        """Density on a learned surface, see :func:`bayesmol.flows.learned.from_potential`."""
+        from bayesmol.flows.learned import from_potential
+
+        return from_potential(model, structure, temperature, **options)
+
+    @classmethod
+    def from_calculator(cls, atoms: Any, temperature: float, **options: Any) -> BoltzmannDensity:
+        """Density by an ASE calculator, see :func:`bayesmol.flows.learned.from_calculator`."""
+        from bayesmol.flows.learned import from_calculator
+
+        return from_calculator(atoms, temperature, **options)
 
     def known(self) -> Exact | None:
         """What is known without sampling at this temperature."""
