@@ -16,7 +16,7 @@ from bayesmol.errors import DataError, DependencyError, ShapeError, expected
 from bayesmol.posterior.draws import Draws
 from bayesmol.posterior.estimate import Estimate, effective_sample_size
 
-__all__ = ["Comparison", "LeaveOneOut", "comparison", "leave_one_out", "to_arviz"]
+__all__ = ["Comparison", "LeaveOneOut", "comparison", "leave_one_out", "pareto_smoothed", "to_arviz"]
 
 _SMALL = 4.0  # nats
 
@@ -112,6 +112,44 @@ def leave_one_out(
     if len(varies):
         pointwise[varies], pareto_k[varies] = _smoothed(values[:, :, varies])
     return LeaveOneOut(pointwise, pareto_k, min(1 - 1 / math.log10(draws), 0.7))
+
+
+def pareto_smoothed(log_weights: Float[Tensor, " draws"]) -> tuple[Float[Tensor, " draws"], float]:
+    r"""Importance weights of independent draws with a smoothed tail, and the tail index k-hat (ArviZ).
+
+    The largest :math:`\min(n/5, 3\sqrt n)` weights become quantiles of the generalised Pareto law fitted to them.
+    Fewer than 25 draws come back as they are with :math:`+\infty`, equal weights with :math:`-\infty`.
+
+    Raises
+    ------
+    DataError
+        If a log-weight is NaN or +∞, or all are −∞.
+    DependencyError
+        If ArviZ is not installed.
+
+    References
+    ----------
+    Vehtari, Simpson, Gelman, Yao, Gabry, J. Mach. Learn. Res. 25, 72 (2024).
+    """
+    values = log_weights.detach().double()
+    largest = float(values.max()) if len(values) else math.nan
+    if bool(torch.isnan(values).any()) or not math.isfinite(largest):
+        raise DataError(expected("log_weights", "numbers or −∞, not all −∞", "NaN, +∞ or no weight at all"))
+    if len(values) < 25 or float(largest - values.min()) < 1e-12:
+        return log_weights, math.inf if len(values) < 25 else -math.inf
+    # Weights below the smallest float are zero for ArviZ too, which cannot subtract infinities.
+    array = (values - largest).clamp_min(-800.0).cpu().numpy()
+    arviz = _library()
+    if int(arviz.__version__.split(".")[0]) >= 1:
+        from arviz_stats.base import array_stats  # comes with ArviZ 1.x; it takes log-likelihoods, minus log-weights
+
+        smooth, k = array_stats.psislw(-array)
+    else:
+        smooth, k = arviz.psislw(array)
+    # ArviZ normalises; the smallest weight, which is not smoothed, gives back the scale of the raw ones.
+    lowest = int(array.argmin())
+    found = torch.from_numpy(smooth - smooth[lowest] + array[lowest]).to(values) + largest
+    return torch.where(torch.isfinite(values), found, -math.inf).to(log_weights), float(k)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import xarray
 
 from bayesmol.errors import DataError, DependencyError, ShapeError
 from bayesmol.posterior import Draws, Gaussian
-from bayesmol.posterior.arviz import LeaveOneOut, comparison, leave_one_out
+from bayesmol.posterior.arviz import LeaveOneOut, comparison, leave_one_out, pareto_smoothed
 
 
 def data_tree(groups):
@@ -24,7 +24,7 @@ def data_tree(groups):
 
 
 MODERN = int(arviz.__version__.split(".")[0]) >= 1
-INSTALLED = types.SimpleNamespace(from_dict=arviz.from_dict, loo=arviz.loo)
+INSTALLED = types.SimpleNamespace(from_dict=arviz.from_dict, loo=arviz.loo, psislw=getattr(arviz, "psislw", None))
 
 
 def installed_data(log_likelihood):
@@ -46,6 +46,10 @@ def version(request, monkeypatch):
     if request.param != "installed":
         later = types.SimpleNamespace(__version__=request.param, from_dict=data_tree, loo=loo_of_a_tree)
         monkeypatch.setitem(sys.modules, "arviz", later)
+        if not MODERN:
+            stats = types.SimpleNamespace(psislw=lambda likelihood: INSTALLED.psislw(-likelihood))
+            monkeypatch.setitem(sys.modules, "arviz_stats", types.ModuleType("arviz_stats"))
+            monkeypatch.setitem(sys.modules, "arviz_stats.base", types.SimpleNamespace(array_stats=stats))
 
 
 @pytest.mark.usefixtures("version")
@@ -178,3 +182,29 @@ def test_bad_likelihoods(normal):
         comparison({"a": made(normal(4))})
     with pytest.raises(DataError, match="same units"):
         comparison({"a": made(normal(4)), "b": made(normal(5))})
+
+
+@pytest.mark.usefixtures("version")
+def test_smoothed_weights_keep_body_scale_and_zeros(normal):
+    """The weights of a normal target at draws of half its deviation have the tail index 3/4."""
+    x = 0.5 * normal(4000)
+    raw = 1.5 * x.square() + 500
+    raw[:3] = -math.inf
+    smooth, k = pareto_smoothed(raw)
+    assert k == pytest.approx(0.75, abs=0.2)
+    assert torch.equal(torch.isinf(smooth), torch.isinf(raw))
+    tail = int(3 * 4000**0.5) + 2
+    body = raw.argsort()[3:-tail]
+    torch.testing.assert_close(smooth[body], raw[body], rtol=0, atol=1e-9)
+    assert float(smooth.max()) <= float(raw.max()) + 1e-9
+    order = raw.argsort()[-tail:]
+    assert bool((smooth[order].diff() >= -1e-9).all())
+
+
+def test_smoothed_weights_without_a_tail(normal):
+    few = normal(24)
+    assert pareto_smoothed(few) == (few, math.inf)
+    assert pareto_smoothed(torch.ones(100))[1] == -math.inf
+    for bad in (torch.tensor([0.0, math.nan]), torch.tensor([math.inf, 0.0]), torch.full((30,), -math.inf)):
+        with pytest.raises(DataError, match="log_weights"):
+            pareto_smoothed(bad)
