@@ -16,6 +16,7 @@ _PACKAGES = (
     "calibration",
     "data",
     "errors",
+    "flows",
     "inference",
     "posterior",
     "potentials",

@@ -29,6 +29,7 @@ FORMAT = 1
 KINDS = {
     "ACEPotential": "bayesmol.potentials.ace_posterior:ACEPotential",
     "CertifiedModel": "bayesmol.certified:CertifiedModel",
+    "FittedGenerator": "bayesmol.flows.fitted:FittedGenerator",
     "FoundationPotential": "bayesmol.potentials.foundation_posterior:FoundationPotential",
     "GradientGPPotential": "bayesmol.potentials.gradient_posterior:GradientGPPotential",
     "InducingGPPotential": "bayesmol.potentials.inducing_posterior:InducingGPPotential",

@@ -162,6 +162,20 @@ class ForceField:
         except (KeyError, TypeError) as error:
             raise FormatError(expected("path", "all parameters of a force field", repr(error))) from error
 
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Numbers and arrays, for the file of a model."""
+        numbers = {"coulomb": self.coulomb} | ({} if self.solvent is None else {"solvent": self.solvent.numbers()})
+        return numbers, self._tensors()
+
+    @classmethod
+    def from_state(cls, header: dict[str, Any], arrays: dict[str, Tensor]) -> ForceField:
+        """The force field that :meth:`state` described."""
+        own = {name: value for name, value in arrays.items() if not name.startswith("solvent_")}
+        solvent = None
+        if "solvent" in header:
+            solvent = Solvent(**{name: arrays[f"solvent_{name}"] for name in _SOLVENT}, **header["solvent"])
+        return cls(**own, coulomb=float(header["coulomb"]), solvent=solvent)
+
     def in_vacuum(self) -> ForceField:
         """The same molecule without solvent."""
         return replace(self, solvent=None)

@@ -58,6 +58,7 @@ class Internal(Coordinates):
         pick = torch.arange(3 * atoms - 6)
         pick[self.columns.flatten()] = 3 * atoms - 6 + torch.arange(self.columns.numel())
         self.register_buffer("pick", pick)
+        self.handed = handed
         self.register_buffer("signs", matrix.handedness.double() * handed)
 
     def forward(self, inputs: Rows, context: Tensor | None = None) -> tuple[Rows, Volume]:

@@ -1,0 +1,193 @@
+"""Boltzmann generators: a flow in good coordinates, trained to a density, with the verdict on its draws."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayesmol.errors import DataError, expected
+from bayesmol.flows.autoregressive import Autoregressive
+from bayesmol.flows.coordinates import Composed
+from bayesmol.flows.couplings import Couplings
+from bayesmol.flows.density import BoltzmannDensity
+from bayesmol.flows.fitted import FittedGenerator, checked_rows
+from bayesmol.flows.flow import Flow
+from bayesmol.flows.mixed_couplings import MixedCouplings
+from bayesmol.flows.objectives import ForwardKL
+from bayesmol.flows.optimisation import Optimisation
+from bayesmol.flows.staged import InTurn
+from bayesmol.flows.symmetrised import Symmetrised
+from bayesmol.flows.systems import Exploration, Kind, coordinates
+from bayesmol.flows.training import Training
+from bayesmol.flows.transport import ConstrainedMassTransport
+from bayesmol.flows.viewed import Seen, Viewed
+from bayesmol.inference.random import generator, integer_seed
+
+__all__ = ["BoltzmannGenerator"]
+
+_HELD_OUT = 0.1  # of the samples, the last ones; the objectives and the report leave out the same
+
+
+@dataclass(frozen=True)
+class BoltzmannGenerator:
+    """A flow to be trained to a Boltzmann density, from its energy alone or with samples.
+
+    Attributes
+    ----------
+    coordinates
+        ``"internal"``, ``"planar"``, ``"mean-free"``, ``"cartesian"``; ``"auto"`` takes what suits the density
+        (:func:`bayesmol.flows.systems.coordinates`).
+    architecture
+        Specification of the flow, with ``build``: by default mixed couplings for molecules, autoregressive below
+        five dimensions, spline couplings otherwise.
+    objective
+        What is minimised: with samples by default the forward divergence on them and then constrained mass transport,
+        which improves the flow by the energy; without samples transport alone, from a broad start.
+    exploration
+        Parallel tempering that finds the configurations of a density without samples. Of molecules, and of particles
+        with a symmetry, its draws are then the samples.
+    minutes
+        CPU minutes of each member's default objective; ``None`` for a fixed number of steps.
+    members
+        Flows that are trained from different seeds; the density is their equal mixture.
+    broad
+        Share of draws from a broader copy of each flow, which bounds the weights.
+    """
+
+    coordinates: Kind = "auto"
+    architecture: Any = None
+    objective: Any = None
+    exploration: Exploration = Exploration()  # noqa: RUF009
+    minutes: float | None = None
+    members: int = 1
+    broad: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.members < 1 or not 0 < self.broad < 1:
+            raise DataError(expected("members, broad", "one or more, and a share below 1", (self.members, self.broad)))
+
+    def fit(
+        self,
+        density: BoltzmannDensity,
+        samples: Float[Tensor, "points dimension"] | None = None,
+        *,
+        seed: int | torch.Generator,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> FittedGenerator:
+        """Train and diagnose.
+
+        Parameters
+        ----------
+        samples
+            Draws of the density in the order of their simulation, as rows or in the shape of a configuration; the last
+            tenth is held out and judges the result. They need not be at equilibrium: weights correct them.
+        checkpoint
+            Name of the files in which the state of training is kept; where they exist, training goes on from them.
+
+        Raises
+        ------
+        ShapeError, DataError
+            If samples do not fit the density.
+        ConvergenceError
+            If training fails.
+        """
+        source = generator(seed)
+        rows = None if samples is None else checked_rows(samples, density)
+        explored, cost = self._explored(density, rows, source)
+        system = coordinates(density, explored[: _kept(explored)], self.coordinates, seed=integer_seed(source))
+        learned = explored if rows is not None or self._samples_from_chains(density) else None
+        path = None if checkpoint is None else Path(checkpoint)
+        flows, trainings, seeds = [], [], [integer_seed(source) for _ in range(self.members)]
+        for member, own in enumerate(seeds):
+            place = None if path is None else path.with_name(f"{path.name}.{member}")
+            flow, training = self._member(density, system, learned, own, place)
+            flows.append(flow)
+            trainings.append(replace(training, energy_evaluations=training.energy_evaluations + cost))
+        reference = None if rows is None else explored[_kept(explored) :]
+        architecture, seeds = self._architecture(density, system), tuple(seeds)
+        return FittedGenerator(
+            density, system, tuple(flows), tuple(trainings), architecture, seeds, self.broad, reference
+        )
+
+    def _explored(self, density: BoltzmannDensity, rows: Tensor | None, source: torch.Generator) -> tuple[Tensor, int]:
+        if rows is not None:
+            return rows, 0
+        return self.exploration.fit(density, seed=source, kind=self.coordinates)
+
+    def _samples_from_chains(self, density: BoltzmannDensity) -> bool:
+        return self.objective is None and (density.species is not None or density.symmetry is not None)
+
+    def _member(
+        self, density: BoltzmannDensity, system: Composed, rows: Tensor | None, seed: int, path: Path | None
+    ) -> tuple[Flow, Training]:
+        flow = self._architecture(density, system).build(system.circular.cpu(), seed=seed).to(system.circular.device)
+        objective = self.objective or self._default(samples=rows is not None, symmetric=density.symmetry is not None)
+        if density.symmetry is None:
+            y = None if rows is None else _inside(system, rows).to(flow.dtype)
+            training = objective.fit(flow, Viewed(density, system), y, seed=seed, checkpoint=path)
+        else:
+            trained = _Symmetric(flow, system, density)
+            training = objective.fit(trained, density, rows, seed=seed, checkpoint=path)
+        return flow.double().eval().requires_grad_(False), training
+
+    def _architecture(self, density: BoltzmannDensity, system: Composed) -> Any:
+        if self.architecture is not None:
+            return self.architecture
+        if density.species is not None:
+            return MixedCouplings()
+        return Autoregressive() if len(system.circular) < 5 else Couplings()
+
+    def _default(self, *, samples: bool, symmetric: bool) -> Any:
+        if not samples:
+            return ConstrainedMassTransport(optimisation=self._budget(1.0, rate=1e-2, batch=128))
+        first = ForwardKL(optimisation=self._budget(1.0 if symmetric else 0.4, rate=2e-3, batch=512))
+        if symmetric:
+            return first
+        return InTurn(
+            (first, ConstrainedMassTransport(optimisation=self._budget(0.6, rate=1e-3, batch=512), trust=10.0))
+        )
+
+    def _budget(self, share: float, **options: Any) -> Optimisation:
+        if self.minutes is None:
+            return Optimisation(**options)
+        return Optimisation(steps=None, minutes=share * self.minutes, **options)
+
+
+class _Symmetric(nn.Module):
+    """A flow whose average over the symmetry of a density is trained, on configurations."""
+
+    def __init__(self, flow: Flow, system: Composed, density: BoltzmannDensity) -> None:
+        super().__init__()
+        self.flow, self.dimension = flow, density.dimension
+        self._average = Symmetrised(Seen(flow, system), density.symmetry, density.signs)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self._average.log_prob(x.double())
+
+    def sample(self, size: int, *, seed: int | torch.Generator) -> tuple[Tensor, Tensor]:
+        return self._average.sample(size, seed=seed)
+
+
+def _kept(rows: Tensor) -> int:
+    """Rows that are learned from; the others are held out."""
+    return len(rows) - int(_HELD_OUT * len(rows))
+
+
+def _inside(system: Composed, rows: Tensor) -> Tensor:
+    """Samples in the coordinates of the flow.
+
+    Raises
+    ------
+    DataError
+        If one is outside of the coordinates, such as a molecule of the other handedness.
+    """
+    y, volume = system(rows)
+    if outside := int(torch.isinf(volume).sum()):
+        raise DataError(expected("samples", "configurations inside the coordinates", f"{outside} outside", "leave out"))
+    return y

@@ -1,0 +1,117 @@
+"""Which coordinates suit a density, and where its configurations are found before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmol.errors import DataError, expected
+from bayesmol.flows.coordinates import Cartesian, Composed, MeanFree, Planar
+from bayesmol.flows.density import BoltzmannDensity
+from bayesmol.flows.molecular_coordinates import molecular
+from bayesmol.flows.viewed import Viewed
+from bayesmol.flows.whitening import whitening
+from bayesmol.inference.random import generator
+from bayesmol.inference.tempering import ParallelTempering
+
+__all__ = ["Exploration", "Kind", "coordinates"]
+
+Kind = Literal["auto", "internal", "planar", "mean-free", "cartesian"]
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Parallel tempering from the start of a density: configurations of all basins that heat can reach.
+
+    Attributes
+    ----------
+    hottest, rungs
+        Highest temperature as a multiple of that of the density, and number of temperatures.
+    walkers
+        Independent ladders.
+    warmup, draws, thin, leapfrogs
+        As in :class:`~bayesmol.inference.tempering.ParallelTempering`.
+    """
+
+    hottest: float = 4.0
+    rungs: int = 8
+    walkers: int = 32
+    warmup: int = 200
+    draws: int = 100
+    thin: int = 2
+    leapfrogs: int = 10
+
+    def fit(
+        self, density: BoltzmannDensity, *, seed: int | torch.Generator, kind: Kind = "auto"
+    ) -> tuple[Float[Tensor, "points dimension"], int]:
+        """Configurations at the temperature of the density, in the order of their simulation, and what they cost.
+
+        Molecules move in whitened internal coordinates, in which one step suits all of them.
+
+        Raises
+        ------
+        DataError
+            If the density has no ``start``.
+        """
+        if density.start is None:
+            raise DataError(expected("density.start", "a configuration to start from", None, "or give samples"))
+        source = generator(seed, density.start.device)
+        start = density.start.double()[torch.arange(self.walkers) % len(density.start)]
+        view = molecular(density, seed=source) if _kind(density, kind) == "internal" else None
+        target = density if view is None else Viewed(density, view)
+        found = ParallelTempering(
+            ParallelTempering.geometric(self.hottest, self.rungs),
+            leapfrogs=self.leapfrogs,
+            warmup=self.warmup,
+            draws=self.draws,
+            thin=self.thin,
+        ).fit(target, start if view is None else view(start)[0], seed=source)
+        rows = found.values[0].transpose(0, 1).flatten(0, 1)
+        return (rows if view is None else view.inverse(rows)[0]), found.evaluations
+
+
+def coordinates(
+    density: BoltzmannDensity, rows: Float[Tensor, "points dimension"], kind: Kind = "auto", *, seed: int = 0
+) -> Composed:
+    """Coordinates in which a flow learns the density, with mean and covariance of ``rows`` taken out.
+
+    By default internal ones for molecules, those without translation and rotation for particles in the plane, without
+    translation for other particles, and the numbers themselves otherwise.
+
+    Raises
+    ------
+    DataError
+        If the kind is unknown, or does not suit the density.
+    """
+    kind = _kind(density, kind)
+    if kind == "internal":
+        return molecular(density, rows, seed=seed)
+    if kind == "cartesian":
+        plain = Cartesian(density.dimension)
+    elif density.space:
+        particles = density.dimension // density.space
+        plain = Planar(particles, _spread(rows)) if kind == "planar" else MeanFree(particles, density.space)
+    else:
+        raise DataError(expected("coordinates", "'cartesian' for a density without space", repr(kind)))
+    plain = plain.to(rows.device)
+    y, _ = plain(rows.double())
+    return Composed([plain, whitening(y, plain.circular)])
+
+
+def _kind(density: BoltzmannDensity, kind: Kind) -> Kind:
+    if kind not in get_args(Kind):
+        raise DataError(expected("coordinates", f"one of {get_args(Kind)}", repr(kind)))
+    if kind != "auto":
+        return kind
+    if density.species is not None and len(density.species) > 2:
+        return "internal"
+    return {0: "cartesian", 2: "planar"}.get(density.space, "mean-free")
+
+
+def _spread(rows: Tensor) -> float:
+    """Root mean square of a coordinate about the centre."""
+    return float(rows.double().square().mean().sqrt())
