@@ -1,4 +1,4 @@
-"""The ``bayesmol`` command: fit, certify, predict, evaluate, acquire, campaign, quickstart."""
+"""The ``bayesmol`` command: fit, certify, predict, evaluate, acquire, campaign, sample, quickstart."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import bayesmol as bm
-from bayesmol import campaigning, judging
+from bayesmol import campaigning, judging, sampling
 from bayesmol import quickstart as story
 from bayesmol.data import Labelled
 from bayesmol.data.named import named
@@ -248,6 +248,9 @@ def campaign(study: Study, configuration: Configuration, tell: Told = None, repl
     target = 0.1                 # eV/Å, mean error of 90 % of structures
     """
     return campaigning.advance(study, configuration, tell=tell, replay=replay)
+
+
+command(epilog="Estimates: bm.flows.BoltzmannDraws of the positions and log_weights in OUT.")(sampling.sample)
 
 
 @command(epilog="Then: bayesmol predict quickstart/ethanol.bm YOUR_FILE --out predicted.extxyz")
