@@ -23,7 +23,6 @@ _NAMES = {
     "FlowMatching": "flow_matching",
     "ForceField": "force_field",
     "ForwardKL": "objectives",
-    "InTurn": "staged",
     "Internal": "molecular_coordinates",
     "Ising": "lattice",
     "LogVariance": "objectives",

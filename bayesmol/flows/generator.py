@@ -19,9 +19,8 @@ from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.fitted import FittedGenerator, checked_rows
 from bayesmol.flows.flow import Flow
 from bayesmol.flows.mixed_couplings import MixedCouplings
-from bayesmol.flows.objectives import ForwardKL
+from bayesmol.flows.objectives import ForwardKL, MixedKL
 from bayesmol.flows.optimisation import Optimisation
-from bayesmol.flows.staged import InTurn
 from bayesmol.flows.symmetrised import Symmetrised
 from bayesmol.flows.systems import Exploration, Kind, coordinates
 from bayesmol.flows.training import Training
@@ -47,11 +46,11 @@ class BoltzmannGenerator:
         Specification of the flow, with ``build``: by default mixed couplings for molecules, autoregressive below
         five dimensions, spline couplings otherwise.
     objective
-        What is minimised: with samples by default the forward divergence on them and then constrained mass transport,
-        which improves the flow by the energy; without samples transport alone, from a broad start.
+        What is minimised. By default, of molecules and of particles with a symmetry, the forward divergence on draws of
+        chains, which start at the samples, or where ``exploration`` leads; of other densities the forward and the
+        reverse divergence together if there are samples, and constrained mass transport from a broad start if not.
     exploration
-        Parallel tempering that finds the configurations of a density without samples. Of molecules, and of particles
-        with a symmetry, its draws are then the samples.
+        How chains find the configurations of a density.
     minutes
         CPU minutes of each member's default objective; ``None`` for a fixed number of steps.
     members
@@ -99,35 +98,39 @@ class BoltzmannGenerator:
         """
         source = generator(seed)
         rows = None if samples is None else checked_rows(samples, density)
-        explored, cost = self._explored(density, rows, source)
-        system = coordinates(density, explored[: _kept(explored)], self.coordinates, seed=integer_seed(source))
-        learned = explored if rows is not None or self._samples_from_chains(density) else None
+        kept = None if rows is None else rows[: len(rows) - int(_HELD_OUT * len(rows))]
+        found, cost = self._found(density, kept, source)
+        system = coordinates(density, found, self.coordinates, seed=integer_seed(source))
+        learned = found if kept is not None or self._from_chains(density) else None
         path = None if checkpoint is None else Path(checkpoint)
-        flows, trainings, seeds = [], [], [integer_seed(source) for _ in range(self.members)]
+        flows, trainings, seeds = [], [], tuple(integer_seed(source) for _ in range(self.members))
         for member, own in enumerate(seeds):
             place = None if path is None else path.with_name(f"{path.name}.{member}")
             flow, training = self._member(density, system, learned, own, place)
             flows.append(flow)
             trainings.append(replace(training, energy_evaluations=training.energy_evaluations + cost))
-        reference = None if rows is None else explored[_kept(explored) :]
-        architecture, seeds = self._architecture(density, system), tuple(seeds)
+        reference = None if rows is None else rows[len(kept) :]
+        architecture = self._architecture(density, system)
         return FittedGenerator(
             density, system, tuple(flows), tuple(trainings), architecture, seeds, self.broad, reference
         )
 
-    def _explored(self, density: BoltzmannDensity, rows: Tensor | None, source: torch.Generator) -> tuple[Tensor, int]:
-        if rows is not None:
-            return rows, 0
-        return self.exploration.fit(density, seed=source, kind=self.coordinates)
+    def _found(self, density: BoltzmannDensity, rows: Tensor | None, source: torch.Generator) -> tuple[Tensor, int]:
+        """Configurations that show where the density is, and what their energies cost."""
+        if rows is None:
+            return self.exploration.fit(density, seed=source, kind=self.coordinates)
+        if density.species is not None and self.objective is None:
+            return self.exploration.filled(density, rows, seed=source)
+        return rows, 0
 
-    def _samples_from_chains(self, density: BoltzmannDensity) -> bool:
+    def _from_chains(self, density: BoltzmannDensity) -> bool:
         return self.objective is None and (density.species is not None or density.symmetry is not None)
 
     def _member(
         self, density: BoltzmannDensity, system: Composed, rows: Tensor | None, seed: int, path: Path | None
     ) -> tuple[Flow, Training]:
         flow = self._architecture(density, system).build(system.circular.cpu(), seed=seed).to(system.circular.device)
-        objective = self.objective or self._default(samples=rows is not None, symmetric=density.symmetry is not None)
+        objective = self.objective or self._default(density, samples=rows is not None)
         if density.symmetry is None:
             y = None if rows is None else _inside(system, rows).to(flow.dtype)
             training = objective.fit(flow, Viewed(density, system), y, seed=seed, checkpoint=path)
@@ -143,20 +146,17 @@ class BoltzmannGenerator:
             return MixedCouplings()
         return Autoregressive() if len(system.circular) < 5 else Couplings()
 
-    def _default(self, *, samples: bool, symmetric: bool) -> Any:
+    def _default(self, density: BoltzmannDensity, *, samples: bool) -> Any:
         if not samples:
-            return ConstrainedMassTransport(optimisation=self._budget(1.0, rate=1e-2, batch=128))
-        first = ForwardKL(optimisation=self._budget(1.0 if symmetric else 0.4, rate=2e-3, batch=512))
-        if symmetric:
-            return first
-        return InTurn(
-            (first, ConstrainedMassTransport(optimisation=self._budget(0.6, rate=1e-3, batch=512), trust=10.0))
-        )
+            return ConstrainedMassTransport(optimisation=self._budget(rate=1e-2, batch=128))
+        if density.species is not None or density.symmetry is not None:
+            return ForwardKL(optimisation=self._budget(rate=4e-3, batch=512))
+        return MixedKL(optimisation=self._budget(rate=4e-3, batch=256))
 
-    def _budget(self, share: float, **options: Any) -> Optimisation:
+    def _budget(self, **options: Any) -> Optimisation:
         if self.minutes is None:
             return Optimisation(**options)
-        return Optimisation(steps=None, minutes=share * self.minutes, **options)
+        return Optimisation(steps=None, minutes=self.minutes, **options)
 
 
 class _Symmetric(nn.Module):
@@ -172,11 +172,6 @@ class _Symmetric(nn.Module):
 
     def sample(self, size: int, *, seed: int | torch.Generator) -> tuple[Tensor, Tensor]:
         return self._average.sample(size, seed=seed)
-
-
-def _kept(rows: Tensor) -> int:
-    """Rows that are learned from; the others are held out."""
-    return len(rows) - int(_HELD_OUT * len(rows))
 
 
 def _inside(system: Composed, rows: Tensor) -> Tensor:

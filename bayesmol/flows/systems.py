@@ -15,17 +15,23 @@ from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.molecular_coordinates import molecular
 from bayesmol.flows.viewed import Viewed
 from bayesmol.flows.whitening import whitening
+from bayesmol.inference.metropolis import HamiltonianMonteCarlo
 from bayesmol.inference.random import generator
 from bayesmol.inference.tempering import ParallelTempering
 
 __all__ = ["Exploration", "Kind", "coordinates"]
+
+_CHUNK = 8192
 
 Kind = Literal["auto", "internal", "planar", "mean-free", "cartesian"]
 
 
 @dataclass(frozen=True)
 class Exploration:
-    """Parallel tempering from the start of a density: configurations of all basins that heat can reach.
+    """Configurations before a flow is trained: parallel tempering finds the basins, many short chains fill them.
+
+    Only the coldest of the tempered walkers count, so they give few configurations; chains that start from these give
+    many that differ in all fast motions.
 
     Attributes
     ----------
@@ -35,6 +41,8 @@ class Exploration:
         Independent ladders.
     warmup, draws, thin, leapfrogs
         As in :class:`~bayesmol.inference.tempering.ParallelTempering`.
+    chains, length
+        Number of chains at the temperature of the density, and draws of each; for molecules.
     """
 
     hottest: float = 4.0
@@ -44,6 +52,8 @@ class Exploration:
     draws: int = 100
     thin: int = 2
     leapfrogs: int = 10
+    chains: int = 512
+    length: int = 40
 
     def fit(
         self, density: BoltzmannDensity, *, seed: int | torch.Generator, kind: Kind = "auto"
@@ -71,7 +81,26 @@ class Exploration:
             thin=self.thin,
         ).fit(target, start if view is None else view(start)[0], seed=source)
         rows = found.values[0].transpose(0, 1).flatten(0, 1)
-        return (rows if view is None else view.inverse(rows)[0]), found.evaluations
+        if view is None:
+            return rows, found.evaluations
+        filled, cost = self.filled(density, view.inverse(rows)[0], seed=source)
+        return filled, found.evaluations + cost
+
+    def filled(
+        self, density: BoltzmannDensity, rows: Float[Tensor, "points dimension"], *, seed: int | torch.Generator
+    ) -> tuple[Float[Tensor, "points dimension"], int]:
+        """Draws of short chains at the temperature of the density that start at some of the rows, and their cost.
+
+        Within a basin they are at equilibrium soon; how much is in each basin is what the rows say.
+        """
+        source = generator(seed, rows.device)
+        view = molecular(density, rows, seed=source)
+        chosen = torch.randint(len(rows), (self.chains,), generator=source, device=rows.device)
+        sampler = HamiltonianMonteCarlo(step=0.2, leapfrogs=self.leapfrogs, warmup=20, draws=self.length)
+        walk = sampler.fit(Viewed(density, view), view(rows[chosen])[0], seed=source)
+        drawn = walk.values.transpose(0, 1).flatten(0, 1)
+        parts = [view.inverse(part)[0] for part in drawn.split(_CHUNK)]
+        return torch.cat(parts), walk.evaluations
 
 
 def coordinates(
