@@ -27,6 +27,7 @@ from bayesmol.applicability.spread import EpistemicSpread
 from bayesmol.applicability.subgroups import FoundDomain, SubgroupDomain
 from bayesmol.applicability.tolerance import rows_needed, tolerance_confidence, tolerance_rank
 from bayesmol.applicability.typicality import Typicality, TypicalityScore
+from bayesmol.applicability.weight_tails import WeightTails, WeightTailsScore
 from bayesmol.applicability.weighted_p import effective_rows, weighted_p_values
 
 __all__ = [
@@ -71,6 +72,8 @@ __all__ = [
     "Typicality",
     "TypicalityScore",
     "Verdict",
+    "WeightTails",
+    "WeightTailsScore",
     "average_precision",
     "check_score",
     "clopper_pearson",

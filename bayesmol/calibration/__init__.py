@@ -2,18 +2,31 @@
 
 from bayesmol.calibration.adaptive import AdaptiveConformal, AdaptivePath, AdaptiveState
 from bayesmol.calibration.blockwise import BlockConformal, BlockRule
+from bayesmol.calibration.compared import Compared, cell_shares, equal_weights, mode_shares, share_interval
+from bayesmol.calibration.comparison import Comparison, compare
 from bayesmol.calibration.conditional import Skill, conditional_calibration
 from bayesmol.calibration.conformal import Conformal, QuantileRule, mapie_estimator
 from bayesmol.calibration.cross import CrossConformal, CrossRule, cross_bound, cross_interval
 from bayesmol.calibration.density_ratio import DensityRatio, FittedRatio
 from bayesmol.calibration.distances import energy_distance, replicates, wasserstein_distance
+from bayesmol.calibration.divergences import (
+    Bins,
+    jensen_shannon,
+    kullback_leibler,
+    sliced_wasserstein,
+    total_variation,
+    wasserstein_circle,
+    wasserstein_line,
+)
 from bayesmol.calibration.drift import ConformalMartingale, MartingalePath, MartingaleState
+from bayesmol.calibration.energy_test import EnergyTest
 from bayesmol.calibration.evaluation import figures, summary
 from bayesmol.calibration.full import FullConformal, FullRule
 from bayesmol.calibration.inputs import predictive
 from bayesmol.calibration.jackknife import Jackknife, JackknifeAfterBootstrap
 from bayesmol.calibration.local import Local, worst_slab_coverage
 from bayesmol.calibration.local_conformal import LocalConformal, LocalRule
+from bayesmol.calibration.local_test import LocalTest, Located
 from bayesmol.calibration.locality import ErrorField, FittedErrorField
 from bayesmol.calibration.metrics import (
     auroc,
@@ -26,6 +39,7 @@ from bayesmol.calibration.metrics import (
     separation,
     z_std,
 )
+from bayesmol.calibration.neighbourhoods import memorisation, precision_recall
 from bayesmol.calibration.observed import Observed, paired
 from bayesmol.calibration.probabilities import BrierDecomposition, brier_decomposition
 from bayesmol.calibration.recalibration import Recalibration, Recalibrator
@@ -35,6 +49,7 @@ from bayesmol.calibration.report import Report, Statistic, evaluate
 from bayesmol.calibration.rules import ConformalRule
 from bayesmol.calibration.subgroups import FoundSubgroup, Subgroup, SubgroupSearch
 from bayesmol.calibration.systems import ConformalDistribution, ConformalSystem, OutwardQuantiles, PredictiveSystem
+from bayesmol.calibration.transport import assignment_distance, sinkhorn_distance
 from bayesmol.calibration.two_sample import ClassifierTest, KernelTest, TwoSample
 from bayesmol.calibration.vector_scores import energy_scores, variogram_scores
 from bayesmol.calibration.vectors import ConformalRegion, Region, RegionRule
@@ -45,10 +60,13 @@ __all__ = [
     "AdaptiveConformal",
     "AdaptivePath",
     "AdaptiveState",
+    "Bins",
     "BlockConformal",
     "BlockRule",
     "BrierDecomposition",
     "ClassifierTest",
+    "Compared",
+    "Comparison",
     "Conformal",
     "ConformalDistribution",
     "ConformalMartingale",
@@ -58,6 +76,7 @@ __all__ = [
     "CrossConformal",
     "CrossRule",
     "DensityRatio",
+    "EnergyTest",
     "ErrorField",
     "Finding",
     "FittedErrorField",
@@ -72,6 +91,8 @@ __all__ = [
     "Local",
     "LocalConformal",
     "LocalRule",
+    "LocalTest",
+    "Located",
     "MartingalePath",
     "MartingaleState",
     "Observed",
@@ -92,10 +113,13 @@ __all__ = [
     "Verdict",
     "WeightedConformal",
     "WeightedRule",
+    "assignment_distance",
     "auroc",
     "binomial_band",
     "bootstrap_standard_error",
     "brier_decomposition",
+    "cell_shares",
+    "compare",
     "conditional_calibration",
     "coverage",
     "coverage_band",
@@ -104,21 +128,33 @@ __all__ = [
     "crps",
     "energy_distance",
     "energy_scores",
+    "equal_weights",
     "evaluate",
     "figures",
+    "jensen_shannon",
+    "kullback_leibler",
     "mapie_estimator",
     "mean_absolute_error",
+    "memorisation",
     "miscalibration_area",
+    "mode_shares",
     "nll",
     "paired",
+    "precision_recall",
     "predictive",
     "replicates",
     "root_mean_square_error",
     "separation",
+    "share_interval",
+    "sinkhorn_distance",
+    "sliced_wasserstein",
     "summary",
+    "total_variation",
     "uniform_band",
     "variogram_scores",
+    "wasserstein_circle",
     "wasserstein_distance",
+    "wasserstein_line",
     "worst_slab_coverage",
     "z_std",
 ]
