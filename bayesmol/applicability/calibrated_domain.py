@@ -200,7 +200,8 @@ def scored(
         raise ShapeError(expected("score", f"one number a row, shape ({len(features)},)", tuple(scores.shape)))
     if guard is not None and guard.shape != scores.shape:
         raise ShapeError(expected("guard", f"one number a row, shape ({len(scores)},)", tuple(guard.shape)))
-    scores = scores.double() if guard is None else scores.double() + guard.to(scores.device)
+    scores = scores.detach().double()
+    scores = scores if guard is None else scores + guard.to(scores.device)
     if bool(scores.isnan().any()):
         raise DataError(expected("features", "rows with a score", "NaN scores", "look for NaN in the features"))
     return scores, atoms
