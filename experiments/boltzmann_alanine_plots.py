@@ -60,12 +60,12 @@ def profile(draws: BoltzmannDraws, reference: Tensor | None) -> Figure:
         finite = np.isfinite(band.lower.numpy()) & np.isfinite(band.upper.numpy())
         low, high = (np.where(finite, end.numpy(), np.nan) for end in (band.lower, band.upper))
         axes.fill_between(centres, low, high, alpha=0.4, label="flow, 95 % band")
-        axes.plot(centres, value, lw=0.8)
+        axes.plot(centres, np.where(finite, value, np.nan), lw=0.8)
         if reference is not None:
             theirs = torsions(reference)[:, k]
             other = free_energy_profile(theirs, None, bins=60, periodic=True, span=(-math.pi, math.pi))
             axes.plot(centres, other.free_energy.value.numpy(), "k.", ms=2.5, label="reference")
-        axes.set(xlabel=f"{name} (°)", xlim=(-180, 180), xticks=range(-180, 181, 90))
+        axes.set(xlabel=f"{name} (°)", xlim=(-180, 180), ylim=(-0.5, 10), xticks=range(-180, 181, 90))
     figure.axes[0].set_ylabel("free energy (kT)")
     figure.axes[0].legend(fontsize="small", frameon=False)
     return figure

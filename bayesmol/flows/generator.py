@@ -18,6 +18,7 @@ from bayesmol.flows.couplings import Couplings
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.fitted import FittedGenerator, checked_rows
 from bayesmol.flows.flow import Flow
+from bayesmol.flows.marginal_fit import fit_marginals
 from bayesmol.flows.mixed_couplings import MixedCouplings
 from bayesmol.flows.objectives import ForwardKL, MixedKL
 from bayesmol.flows.optimisation import Optimisation
@@ -30,6 +31,7 @@ from bayesmol.inference.random import generator, integer_seed
 
 __all__ = ["BoltzmannGenerator"]
 
+_MANY = 5  # dimensions, from which on a broad start is too far from the density
 _HELD_OUT = 0.1  # of the samples, the last ones; the objectives and the report leave out the same
 
 
@@ -48,7 +50,8 @@ class BoltzmannGenerator:
     objective
         What is minimised. By default, of molecules and of particles with a symmetry, the forward divergence on draws of
         chains, which start at the samples, or where ``exploration`` leads; of other densities the forward and the
-        reverse divergence together if there are samples, and constrained mass transport from a broad start if not.
+        reverse divergence together, and without samples and below five dimensions constrained mass transport from a
+        broad start.
     exploration
         How chains find the configurations of a density.
     minutes
@@ -124,7 +127,8 @@ class BoltzmannGenerator:
         return rows, 0
 
     def _from_chains(self, density: BoltzmannDensity) -> bool:
-        return self.objective is None and (density.species is not None or density.symmetry is not None)
+        known = density.species is not None or density.symmetry is not None or density.dimension >= _MANY
+        return self.objective is None and known
 
     def _member(
         self, density: BoltzmannDensity, system: Composed, rows: Tensor | None, seed: int, path: Path | None
@@ -133,6 +137,8 @@ class BoltzmannGenerator:
         objective = self.objective or self._default(density, samples=rows is not None)
         if density.symmetry is None:
             y = None if rows is None else _inside(system, rows).to(flow.dtype)
+            if y is not None:
+                fit_marginals(flow, y, seed=seed)
             training = objective.fit(flow, Viewed(density, system), y, seed=seed, checkpoint=path)
         else:
             trained = _Symmetric(flow, system, density)
@@ -144,14 +150,14 @@ class BoltzmannGenerator:
             return self.architecture
         if density.species is not None:
             return MixedCouplings()
-        return Autoregressive() if len(system.circular) < 5 else Couplings()
+        return Autoregressive() if len(system.circular) < _MANY else Couplings()
 
     def _default(self, density: BoltzmannDensity, *, samples: bool) -> Any:
         if not samples:
             return ConstrainedMassTransport(optimisation=self._budget(rate=1e-2, batch=128))
         if density.species is not None or density.symmetry is not None:
-            return ForwardKL(optimisation=self._budget(rate=4e-3, batch=512))
-        return MixedKL(optimisation=self._budget(rate=4e-3, batch=256))
+            return ForwardKL(optimisation=self._budget(rate=4e-3, batch=512, marginal=1.0))
+        return MixedKL(optimisation=self._budget(rate=1e-3, batch=256, marginal=3.0))
 
     def _budget(self, **options: Any) -> Optimisation:
         if self.minutes is None:

@@ -82,7 +82,8 @@ def whitening(
     0.45 rad, or 0.15 rad for a rotation about a bond: a short chain may not have seen its other minima, but a torsion
     with three minima and this deviation has barriers of :math:`2 / (3 \cdot 0.15)^2 \approx 10\,k_B T`. Other angles
     stay on the circle and are turned so that ±π is in the middle of their widest gap. Correlations of the straight
-    columns are shrunk towards zero as far as the number of rows demands.
+    columns are shrunk towards zero as far as the number of rows demands, and dropped if those of the first half of the
+    rows do not hold in the second.
 
     Raises
     ------
@@ -115,15 +116,40 @@ def _opposite_of_gap(angles: Tensor) -> Float[Tensor, " columns"]:
 
 
 def _factor(centred: Tensor) -> Float[Tensor, "straight straight"]:
-    """Lower triangular factor of the covariance, its correlations shrunk."""
-    from sklearn.covariance import ledoit_wolf_shrinkage
+    """Lower triangular factor of the covariance; diagonal where correlations do not hold in the other half of the rows.
 
+    Chance correlations of a few independent visits to several basins would mix coordinates that have nothing to do
+    with each other.
+    """
+    if not centred.shape[1]:
+        return centred.new_zeros(0, 0)
+    first, second = centred[: len(centred) // 2], centred[len(centred) // 2 :]
+    if len(first) > 1 and bool((first.std(0) > 0).all()):
+        apart = torch.diag(first.square().mean(0).sqrt())
+        if _surprise(second, _shrunk(first)) >= _surprise(second, apart):
+            return torch.diag(_deviations(centred))
+    return _shrunk(centred)
+
+
+def _surprise(rows: Tensor, factor: Tensor) -> float:
+    """Mean minus log-density of rows under the normal law, without its constant."""
+    z = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+    return float(z.square().sum(0).mean() / 2 + factor.diagonal().log().sum())
+
+
+def _deviations(centred: Tensor) -> Tensor:
     deviations = centred.square().mean(0).sqrt()
     if bool((deviations < 1e-12).any()):
         raise DataError(expected("rows", "columns that vary", "constant ones"))
+    return deviations
+
+
+def _shrunk(centred: Tensor) -> Float[Tensor, "straight straight"]:
+    """Factor of the covariance, its correlations shrunk."""
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    deviations = _deviations(centred)
     scaled = centred / deviations
-    if not scaled.shape[1]:
-        return scaled.new_zeros(0, 0)
     shrinkage = float(ledoit_wolf_shrinkage(scaled.cpu().numpy(), assume_centered=True))
     correlation = scaled.T @ scaled / len(scaled)
     identity = torch.eye(len(correlation), dtype=scaled.dtype, device=scaled.device)
