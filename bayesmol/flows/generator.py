@@ -150,7 +150,7 @@ class BoltzmannGenerator:
             return self.architecture
         if density.species is not None:
             return MixedCouplings()
-        return Autoregressive() if len(system.circular) < _MANY else Couplings()
+        return Autoregressive() if len(system.circular) < _MANY else Couplings(layers=4, width=64, bins=16)
 
     def _default(self, density: BoltzmannDensity, *, samples: bool) -> Any:
         if not samples:
