@@ -1,0 +1,55 @@
+"""A shared kernel as a proposal for one molecule, and the gate of what it has not seen."""
+
+import ase.build
+import pytest
+import torch
+
+from bayesmol.errors import ApplicabilityError
+from bayesmol.flows.proposal import Proposal
+from bayesmol.flows.transferable import TransferableKernel
+
+SMALL = TransferableKernel(members=2, steps=5, batch=8, width=8, hidden=12)
+
+
+def frames(name, count=6, noise=0.03, seed=0):
+    atoms = ase.build.molecule(name)
+    rows = torch.from_numpy(atoms.positions).flatten()
+    source = torch.Generator().manual_seed(seed)
+    rows = rows + noise * torch.randn(count, len(rows), generator=source, dtype=torch.float64)
+    return torch.from_numpy(atoms.numbers).long(), rows
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return SMALL.fit([frames("H2O", 50), frames("CH3OH", 50)], seed=0)
+
+
+def test_the_proposal_states_the_density_of_its_draws(fitted):
+    species, rows = frames("CH3OH", 1)
+    proposal = fitted.proposal(species, rows)
+    assert isinstance(proposal, Proposal)
+    x, log_q = proposal.sample(40, seed=3)
+    assert x.shape == (40, 18)
+    inside = log_q.isfinite() & proposal.log_prob(x).isfinite()
+    assert int(inside.sum()) > 20
+    torch.testing.assert_close(proposal.log_prob(x)[inside], log_q[inside])
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    turned = (x.unflatten(1, (-1, 3)) @ (turn * turn.det())).flatten(1)
+    torch.testing.assert_close(proposal.log_prob(turned)[inside], log_q[inside])
+
+
+@pytest.mark.parametrize("name", ["SH2", "CH3SH", "CH3Cl"])
+def test_an_unseen_element_is_always_refused(fitted, name):
+    species, rows = frames(name, 1, noise=0.0)
+    with pytest.raises(ApplicabilityError, match=r"no molecule of the training has (S|Cl)"):
+        fitted.proposal(species, rows, new_environments=True)
+    assert not fitted.familiarity(species, rows).inside
+
+
+def test_an_unseen_environment_is_refused_unless_allowed(fitted):
+    species, rows = frames("CH3CH2OH", 1, noise=0.0)
+    assert fitted.familiarity(species, rows).environments == ((6, (1, 1, 1, 6)), (6, (1, 1, 6, 8)))
+    with pytest.raises(ApplicabilityError, match=r"C\(H, H, H, C\)"):
+        fitted.proposal(species, rows)
+    assert torch.isfinite(fitted.proposal(species, rows, new_environments=True).log_prob(rows)).all()
+    assert fitted.familiarity(*frames("H2O", 1)).inside
