@@ -83,14 +83,16 @@ def train(
 def coverage(
     context: typer.Context,
     repeats: Annotated[int, typer.Option(help="Repetitions of each case.")] = 200,
-    draws: Annotated[int, typer.Option(help="Draws of each repetition.")] = 2000,
+    reports: Annotated[int, typer.Option(help="Independent trust reports on each proposal, shared in turn.")] = 20,
+    draws: Annotated[int, typer.Option(help="Draws of each repetition and of each report.")] = 2000,
+    only: Annotated[list[str] | None, typer.Option(help="Names of densities; default: all.")] = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
     """Do 95 % intervals cover the exact answer when the report is green, and is every missing mode red?"""
     study = Study("boltzmann", "coverage", context.params, packages=PACKAGES)
     study.expectations = {"coverage_95": {"lower": 0.93, "upper": 0.97}, "false_green_fraction": {"upper": 0.0}}
-    boltzmann_coverage.coverage(study, repeats=repeats, draws=draws, seed=seed)
+    boltzmann_coverage.coverage(study, repeats=repeats, reports=reports, draws=draws, only=only or (), seed=seed)
     study.finish(json)
 
 
