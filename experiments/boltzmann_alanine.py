@@ -70,7 +70,7 @@ def train(
     density = placed(alanine_dipeptide(300.0), device)
     samples = None if data is None else configurations(data).to(device)
     known = None if reference is None else configurations(reference).to(device)
-    exploring = minutes * (0.2 if data else 0.4)
+    exploring = minutes * (0.1 if data else 0.3)
     spec = BoltzmannGenerator(minutes=minutes - exploring, exploration=exploration(exploring, data=data is not None))
     with study.stage("train", "training"):
         generator = spec.fit(density, samples, seed=seed)

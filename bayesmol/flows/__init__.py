@@ -45,6 +45,7 @@ _NAMES = {
     "PathDivergence": "stochastic",
     "Planar": "coordinates",
     "Proposal": "proposal",
+    "RenewedKL": "renewal",
     "ReverseKL": "objectives",
     "Rotation": "manifolds",
     "Seen": "viewed",

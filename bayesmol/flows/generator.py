@@ -22,6 +22,7 @@ from bayesmol.flows.marginal_fit import fit_marginals
 from bayesmol.flows.mixed_couplings import MixedCouplings
 from bayesmol.flows.objectives import ForwardKL, MixedKL
 from bayesmol.flows.optimisation import Optimisation
+from bayesmol.flows.renewal import RenewedKL
 from bayesmol.flows.symmetrised import Symmetrised
 from bayesmol.flows.systems import Exploration, Kind, coordinates
 from bayesmol.flows.training import Training
@@ -49,9 +50,9 @@ class BoltzmannGenerator:
         five dimensions, spline couplings otherwise.
     objective
         What is minimised. By default, of molecules and of particles with a symmetry, the forward divergence on draws of
-        chains, which start at the samples, or where ``exploration`` leads; of other densities the forward and the
-        reverse divergence together, and without samples and below five dimensions constrained mass transport from a
-        broad start.
+        chains, which start at the samples, or where ``exploration`` leads, and go on in training for molecules; of
+        other densities the forward and the reverse divergence together, and without samples and below five dimensions
+        constrained mass transport from a broad start.
     exploration
         How chains find the configurations of a density.
     minutes
@@ -155,8 +156,10 @@ class BoltzmannGenerator:
     def _default(self, density: BoltzmannDensity, *, samples: bool) -> Any:
         if not samples:
             return ConstrainedMassTransport(optimisation=self._budget(rate=1e-2, batch=128))
-        if density.species is not None or density.symmetry is not None:
-            return ForwardKL(optimisation=self._budget(rate=4e-3, batch=512, marginal=1.0))
+        if density.symmetry is not None:
+            return ForwardKL(optimisation=self._budget(rate=4e-3, batch=512))
+        if density.species is not None:
+            return RenewedKL(optimisation=self._budget(rate=4e-3, batch=512, marginal=1.0))
         return MixedKL(optimisation=self._budget(rate=1e-3, batch=256, marginal=3.0))
 
     def _budget(self, **options: Any) -> Optimisation:
