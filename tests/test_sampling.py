@@ -1,5 +1,7 @@
 """The ``sample`` command: from a system to a file of weighted configurations, and on after a kill."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from rich.console import Console
 import bayesmol as bm
 from bayesmol import sampling
 from bayesmol.errors import DataError
+from bayesmol.flows import fitted
 from bayesmol.flows.autoregressive import Autoregressive
+from bayesmol.flows.discovery import Discovery
 from bayesmol.flows.fitted import FittedGenerator
 from bayesmol.flows.force_field import ForceField
 from bayesmol.flows.molecular_coordinates import molecular
@@ -54,6 +58,13 @@ def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("sampling") / "water.bm"
     bm.save(FittedGenerator(density, system, (flow,), (Training(0, 0, "not trained"),), architecture, (1,)), path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """Short chains in the trust report: what it says is tested elsewhere."""
+    chains = Discovery(walkers=16, trajectories=5, leapfrogs=3)
+    monkeypatch.setattr(fitted, "diagnose", partial(fitted.diagnose, discovery=chains))
 
 
 def run(source, out, **options):
