@@ -42,8 +42,9 @@ class Optimisation:
     skips
         Steps with a loss or gradient that is not finite are skipped; so many in a row are an error.
     checks, patience
-        Over the budget the forward effective sample size is looked at so many times. After ``patience`` looks without a
-        new best value training stops; never if ``None``.
+        Over the budget the held-out draws are looked at so many times: their forward effective sample size goes into
+        the history, and the weights that make them most likely are kept. After ``patience`` looks without better ones
+        training stops; never if ``None``.
     """
 
     steps: int | None = 3000

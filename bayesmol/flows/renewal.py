@@ -36,8 +36,8 @@ class RenewedKL(ForwardKL):
         Samples that move in a round, and steps of a trajectory.
     """
 
-    rounds: int = 200
-    moved: int = 2048
+    rounds: int = 60
+    moved: int = 1024
     leapfrogs: int = 10
 
     def __post_init__(self) -> None:

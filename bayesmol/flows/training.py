@@ -116,7 +116,7 @@ class _Counters:
     step: int = 0
     turn: int = -1
     checks: int = 0
-    best: float = -1.0
+    best: float = -math.inf
     stale: int = 0
     skipped: int = 0
     in_a_row: int = 0
@@ -234,11 +234,13 @@ class _Loop:
             log_q = torch.cat([self.flow.log_prob(part) for part in rows.split(_CHUNK)]).double()
         value = forward_effective_size(-self.tensors["held_out_energy"] - log_q).fraction
         count.forward_ess.append([count.step, value])
-        count.stale = 0 if value > count.best else count.stale + 1
-        if value > count.best:
-            count.best, self.kept = value, [p.clone() for p in self.average]
+        # The effective size of a few thousand rows hangs on the worst of them; their mean tells which weights are better.
+        likelihood = float(log_q.mean())
+        count.stale = 0 if likelihood > count.best else count.stale + 1
+        if likelihood > count.best:
+            count.best, self.kept = likelihood, [p.clone() for p in self.average]
         if self.settings.patience is not None and count.stale >= self.settings.patience:
-            count.reason = f"no better forward effective sample size in {count.stale} looks"
+            count.reason = f"no better likelihood of the held-out draws in {count.stale} looks"
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

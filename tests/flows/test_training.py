@@ -62,12 +62,12 @@ def test_steps_that_are_not_finite_are_skipped(affine, gaussian):
 
 
 def test_the_best_look_is_kept_and_training_stops_without_a_better_one(affine, gaussian):
-    """The optimum of the loss is not that of the target, so the forward effective sample size falls."""
+    """The optimum of the loss is not that of the target, so held-out draws become less likely."""
     flow = affine([0.5, -1.0], [math.log(0.7), math.log(1.5)])
     options = settings(checks=30, patience=4, warmup=0.0)
     held_out = lambda target, source: gaussian.sample(200)  # noqa: E731
     training = train(Downhill(options), flow, gaussian, held_out=held_out, seed=0)
-    assert training.steps < 30 and "no better forward" in training.reason
+    assert training.steps < 30 and "no better likelihood" in training.reason
     assert training.energy_evaluations == 200
     values = [value for _, value in training.forward_ess]
     assert len(values) == 5 and values[0] == max(values)
