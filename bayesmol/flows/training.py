@@ -234,7 +234,7 @@ class _Loop:
             log_q = torch.cat([self.flow.log_prob(part) for part in rows.split(_CHUNK)]).double()
         value = forward_effective_size(-self.tensors["held_out_energy"] - log_q).fraction
         count.forward_ess.append([count.step, value])
-        # The effective size of a few thousand rows hangs on the worst of them; their mean tells which weights are better.
+        # The effective size hangs on the worst of the rows; their mean tells which weights are better.
         likelihood = float(log_q.mean())
         count.stale = 0 if likelihood > count.best else count.stale + 1
         if likelihood > count.best:
