@@ -88,10 +88,10 @@ def _generator(
     known = bm.load(source) if source.endswith(".bm") else None
     if isinstance(known, bm.flows.FittedGenerator):
         return known if temperature is None else known.at(temperature)
+    density = _density(source, known, 300.0 if temperature is None else temperature, structure)
     if kept.exists():
         study.notes.append(f"generator of an earlier run: {kept}")
-        return bm.load(kept)
-    density = _density(source, known, 300.0 if temperature is None else temperature, structure)
+        return _earlier_generator(kept, density)
     rows = None if samples is None else _frames(samples)
     spec = bm.flows.BoltzmannGenerator(minutes=minutes)
     checkpoint = kept.with_suffix(".training")
@@ -100,6 +100,26 @@ def _generator(
         bm.save(generator, kept)
         for path in checkpoint.parent.glob(f"{checkpoint.name}.*"):
             path.unlink()
+    else:
+        study.notes.append("the energy has no form in a file: a run that is killed trains on from its checkpoint")
+    return generator
+
+
+def _earlier_generator(kept: Path, density: Any) -> Any:
+    """The generator of an earlier run, if it is of the same system.
+
+    Raises
+    ------
+    DataError
+        If it is of another molecule, temperature or force field.
+    """
+    generator = bm.load(kept)
+    old, x = generator.density, density.start
+    same = old.dimension == density.dimension and old.temperature == density.temperature
+    if not (same and torch.allclose(old.reduced_energy(x), density.reduced_energy(x), rtol=1e-9, atol=1e-9)):
+        raise DataError(
+            expected(str(kept), "the generator of this system", "another", "remove it, or name another OUT")
+        )
     return generator
 
 

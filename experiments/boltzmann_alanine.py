@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import boltzmann_train
 import numpy as np
 import torch
 from torch import Tensor
@@ -74,16 +75,12 @@ def train(
     spec = BoltzmannGenerator(minutes=minutes - exploring, exploration=exploration(exploring, data=data is not None))
     with study.stage("train", "training"):
         generator = spec.fit(density, samples, seed=seed)
-    with study.stage("diagnose", "trust report"):
-        report = generator.diagnose(known, seed=seed)
+    boltzmann_train.verdict(study, generator, known, seed=seed)
     with study.stage("sample", "sampling"):
         weighted = generator.sample(draws, seed=seed + 1)
     figures(study, generator, weighted)
-    study.add("forward_ess_fraction", report["forward ESS"].value)
-    study.add("virial_z", report["virial z"].value)
     if known is not None:
         compare(study, weighted, known)
-    study.notes += str(report).splitlines()
     return generator, weighted, known
 
 
@@ -103,15 +100,14 @@ def exploration(minutes: float, *, data: bool) -> Exploration:
 
 def figures(study: Study, generator: FittedGenerator, draws: BoltzmannDraws) -> None:
     """What the draws say of themselves."""
-    level, reasons = draws.verdict
     study.add("ess_fraction", draws.effective.fraction)
     study.add("k_hat", draws.k_hat)
     study.add("log_partition", draws.log_partition)
     study.add("energy_evaluations", sum(t.energy_evaluations for t in generator.trainings))
     study.add("population_positive_phi", scalar(draws.populations(positive, 2), 1))
     study.add("free_energy_positive_phi", draws.free_energy_difference(0, 1, positive))
-    study.add("verdict", {"red": 0, "amber": 1}.get(level, 2))
-    study.notes += [f"verdict: {level or 'not diagnosed'}; {'; '.join(reasons)}".rstrip("; ")]
+    level, reasons = draws.verdict
+    study.notes += [f"verdict of the draws: {level or 'not diagnosed'}; {'; '.join(reasons)}".rstrip("; ")]
 
 
 def compare(study: Study, draws: BoltzmannDraws, reference: Tensor) -> None:

@@ -141,3 +141,12 @@ def test_training_is_kept(tmp_path, monkeypatch):
         study = run("alanine-dipeptide", tmp_path / "out.npz", size=200)
     assert len(fits) == 1
     assert any("earlier run" in note for note in study.notes)
+
+
+def test_a_kept_generator_of_another_system_is_refused(saved, tmp_path, monkeypatch):
+    kept = tmp_path / "out.npz.bm"
+    kept.write_bytes(saved.read_bytes())
+    monkeypatch.setattr(bm.flows, "alanine_dipeptide", lambda t: bm.flows.from_force_field(water(), t), raising=False)
+    with pytest.raises(DataError, match=r"generator of this system"):
+        run("alanine-dipeptide", tmp_path / "out.npz", size=10, temperature=350.0)
+    assert kept.exists()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayesmol.errors import ShapeError, expected
 from bayesmol.flows.mixture import Ensemble
-from bayesmol.flows.weighted_estimate import Untrusted
+from bayesmol.flows.weighted_estimate import Untrusted, influenced
 from bayesmol.inference.importance import smoothed_weights
 from bayesmol.inference.random import generator
 from bayesmol.posterior import Estimate
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bayesmol.flows.fitted import FittedGenerator
 
 __all__ = ["free_energy_difference"]
+
+_GUARANTEE = "asymptotic in the number of draws; given that neither proposal misses a region of its density"
 
 
 def free_energy_difference(
@@ -68,8 +70,7 @@ def free_energy_difference(
     if reasons := _reasons(first, second, logarithms):
         return Untrusted.like(value, "", "; ".join(reasons))
     influence = draws * (logarithms.softmax(1)[0] - logarithms.softmax(1)[1])
-    error = influence.std() / draws**0.5
-    return Estimate(value, error, torch.stack([kish(row) for row in logarithms]).amin(), "")
+    return influenced(value, influence, torch.stack([kish(row) for row in logarithms]).amin(), "", _GUARANTEE)
 
 
 def _log_weights(one: FittedGenerator, x: Tensor, log_q: Tensor) -> Float[Tensor, " points"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from bayesmol.flows.objectives import ForwardKL, MixedKL
 from bayesmol.flows.optimisation import Optimisation
 from bayesmol.flows.renewal import RenewedKL
 from bayesmol.flows.symmetrised import Symmetrised
-from bayesmol.flows.systems import Exploration, Kind, coordinates
+from bayesmol.flows.systems import Exploration, Kind, coordinates, suitable
 from bayesmol.flows.training import Training
 from bayesmol.flows.transport import ConstrainedMassTransport
 from bayesmol.flows.viewed import Seen, Viewed
@@ -33,7 +33,7 @@ from bayesmol.inference.random import generator, integer_seed
 __all__ = ["BoltzmannGenerator"]
 
 _MANY = 5  # dimensions, from which on a broad start is too far from the density
-_HELD_OUT = 0.1  # of the samples, the last ones; the objectives and the report leave out the same
+_HELD_OUT = 0.1  # of the samples, the last ones; the report judges by them
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class BoltzmannGenerator:
     coordinates: Kind = "auto"
     architecture: Any = None
     objective: Any = None
-    exploration: Exploration = Exploration()  # noqa: RUF009
+    exploration: Exploration = field(default_factory=Exploration)
     minutes: float | None = None
     members: int = 1
     broad: float = 0.05
@@ -83,13 +83,14 @@ class BoltzmannGenerator:
         seed: int | torch.Generator,
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> FittedGenerator:
-        """Train and diagnose.
+        """Train; the result makes its trust report when it is first asked for draws.
 
         Parameters
         ----------
         samples
             Draws of the density in the order of their simulation, as rows or in the shape of a configuration; the last
-            tenth is held out and judges the result. They need not be at equilibrium: weights correct them.
+            tenth is held out, and the trust report takes it for draws of the density. Samples that are not at
+            equilibrium are corrected by weights, but judge by others then, or by chains: ``fitted.on(density)``.
         checkpoint
             Name of the files in which the state of training is kept; where they exist, training goes on from them.
 
@@ -123,7 +124,7 @@ class BoltzmannGenerator:
         """Configurations that show where the density is, and what their energies cost."""
         if rows is None:
             return self.exploration.fit(density, seed=source, kind=self.coordinates)
-        if density.species is not None and self.objective is None:
+        if self.objective is None and suitable(density, self.coordinates) == "internal":
             return self.exploration.filled(density, rows, seed=source)
         return rows, 0
 

@@ -19,7 +19,7 @@ from bayesmol.inference.metropolis import HamiltonianMonteCarlo
 from bayesmol.inference.random import generator
 from bayesmol.inference.tempering import ParallelTempering
 
-__all__ = ["Exploration", "Kind", "coordinates"]
+__all__ = ["Exploration", "Kind", "coordinates", "suitable"]
 
 _CHUNK = 8192
 
@@ -71,7 +71,7 @@ class Exploration:
             raise DataError(expected("density.start", "a configuration to start from", None, "or give samples"))
         source = generator(seed, density.start.device)
         start = density.start.double()[torch.arange(self.walkers) % len(density.start)]
-        view = molecular(density, seed=source) if _kind(density, kind) == "internal" else None
+        view = molecular(density, seed=source) if suitable(density, kind) == "internal" else None
         target = density if view is None else Viewed(density, view)
         found = ParallelTempering(
             ParallelTempering.geometric(self.hottest, self.rungs),
@@ -116,7 +116,7 @@ def coordinates(
     DataError
         If the kind is unknown, or does not suit the density.
     """
-    kind = _kind(density, kind)
+    kind = suitable(density, kind)
     if kind == "internal":
         return molecular(density, rows, seed=seed)
     if kind == "cartesian":
@@ -131,7 +131,14 @@ def coordinates(
     return Composed([plain, whitening(y, plain.circular)])
 
 
-def _kind(density: BoltzmannDensity, kind: Kind) -> Kind:
+def suitable(density: BoltzmannDensity, kind: Kind) -> Kind:
+    """The kind itself, or for ``"auto"`` what suits the density.
+
+    Raises
+    ------
+    DataError
+        If the kind is unknown.
+    """
     if kind not in get_args(Kind):
         raise DataError(expected("coordinates", f"one of {get_args(Kind)}", repr(kind)))
     if kind != "auto":

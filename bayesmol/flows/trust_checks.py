@@ -171,6 +171,8 @@ def _gap(evidence: Evidence) -> Check:
     bounds = partition_bounds(usable, evidence.forward, block=evidence.block)
     value = float(bounds.gap.value)
     sentence = f"log Z is between {bounds.lower} and {bounds.upper}"
+    if lost := len(evidence.draws.log_weights) - len(usable):
+        sentence += f"; the lower bound leaves out {lost} draws of infinite energy"
     return Check("ELBO–EUBO gap", value, 3.0, _light(value, 3.0, 10.0), sentence)
 
 

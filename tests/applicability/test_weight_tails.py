@@ -89,3 +89,9 @@ def test_scores_of_a_flow(normal):
     assert hits >= stats.betabinom(300, 181, 20).ppf(0.001)
     tails = WeightTails(lambda features: -features.square().sum(1) - flow.log_prob(features)).fit(rows)
     assert bool(tails(rows).isfinite().all())
+
+
+def test_scores_that_carry_a_gradient_calibrate_a_domain(normal):
+    scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    domain = Domain(lambda x: scale * x[:, 0].square(), level=0.05).calibrate(normal(100, 1))
+    assert not domain.assess(normal(5, 1)).score.requires_grad

@@ -38,7 +38,6 @@ def test_figures(script):
 
 
 def test_openmm(script):
-    pytest.importorskip("openmm")
     study = Study("speed", "test")
     script.openmm_reference(study, PRMTOP, rows=3, repeats=2)
     assert study.figures["openmm_reference_per_cpu_second"].value > 1

@@ -62,7 +62,6 @@ def test_the_rival_is_normalised(boltzmann_transferable, data):
 
 
 def test_energies_are_relative_and_of_the_right_scale(boltzmann_transferable, data):
-    pytest.importorskip("tblite")
     water = boltzmann_transferable.frames(data)[0]
     energies = boltzmann_transferable.reduced_energies(water.species, water.rows[:4])
     assert float(energies.min()) == 0

@@ -3,15 +3,12 @@
 from importlib.resources import files
 from pathlib import Path
 
-import pytest
+from bayesmol.flows.force_field import ForceField
 
 SOURCE = Path(__file__).parents[1] / "flows" / "alanine-dipeptide"
 
 
 def test_the_files_are_those_that_ship(study, tmp_path):
-    pytest.importorskip("openmm")
-    from bayesmol.flows.force_field import ForceField
-
     paths = study("bundle_force_field").write(SOURCE, "alanine-dipeptide", tmp_path)
     assert [path.name for path in paths] == ["alanine-dipeptide_obc1.npz", "alanine-dipeptide_obc2.npz"]
     for path in paths:

@@ -44,7 +44,8 @@ def test_the_error_covers():
     first, second = harmonic(1.0, 0.0), harmonic(2.0, 0.3)
     _ = first.trust, second.trust
     found = [free_energy_difference(first, second, draws=1000, seed=seed) for seed in range(120)]
-    hits = sum(abs(float(one.value) - math.log(2) / 2) < 1.96 * float(one.standard_error) for one in found)
+    truth = torch.tensor(math.log(2) / 2, dtype=torch.float64)
+    hits = sum(bool(one.interval(0.95).contains(truth)) for one in found)
     assert_calibrated(hits, 120, 0.95, confidence=0.999)
 
 

@@ -5,16 +5,15 @@ alanine-dipeptide.prmtop and .crd are those of openmmtools (MIT, see bayesmol/da
 
 from pathlib import Path
 
+import openmm
 import pytest
 import torch
+from openmm import app
 
 from bayesmol.errors import DataError
 from bayesmol.flows.force_field_openmm import read_amber, read_openmm
 from bayesmol.flows.molecule import bundled
 from bayesmol.units import convert
-
-openmm = pytest.importorskip("openmm")
-app, unit = pytest.importorskip("openmm.app"), pytest.importorskip("openmm.unit")
 
 FILES = Path(__file__).with_name("alanine-dipeptide")
 KJ = convert(1.0, "eV", "kJ/mol")

@@ -1,13 +1,12 @@
 """Generalised Born solvents are read from both kinds of force, and others are refused."""
 
+import openmm
+import openmm.app.internal.customgbforces as models
 import pytest
 import torch
 
 from bayesmol.errors import DataError
 from bayesmol.flows.force_field_openmm_solvent import custom_solvent, kj, nm, own_solvent, plain
-
-openmm = pytest.importorskip("openmm")
-models = pytest.importorskip("openmm.app.internal.customgbforces")
 
 COULOMB = 138.935485
 

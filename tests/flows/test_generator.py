@@ -110,3 +110,16 @@ def test_bad_input(density, fitted):
         fitted.sample(0, seed=0)
     with pytest.raises(DataError, match="members"):
         BoltzmannGenerator(members=0)
+
+
+def test_a_diatomic_molecule_learns_from_samples():
+    def energy(x):
+        return 5 * ((x[:, :3] - x[:, 3:]).norm(dim=1) - 1).square()
+
+    species = torch.tensor([1, 1])
+    known = BoltzmannDensity(energy, 6, 300.0, unit="eV", shape=(2, 3), space=3, species=species)
+    apart = torch.nn.functional.normalize(torch.randn(300, 3, generator=torch.Generator().manual_seed(0)).double())
+    x = torch.cat([apart, -apart], 1) / 2 + 0.01
+    spec = BoltzmannGenerator(architecture=Couplings(layers=2, width=8, bins=4), minutes=0.02)
+    generator = spec.fit(known, x - x.unflatten(1, (2, 3)).mean(1).repeat(1, 2), seed=0)
+    assert generator.log_prob(x[:5] - x[:5].unflatten(1, (2, 3)).mean(1).repeat(1, 2)).isfinite().all()

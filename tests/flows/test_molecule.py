@@ -3,6 +3,7 @@
 import sys
 from importlib.resources import files
 
+import openmm
 import pytest
 import torch
 
@@ -41,7 +42,6 @@ def test_states_and_name_are_passed_on():
 
 
 def test_from_openmm():
-    openmm = pytest.importorskip("openmm")
     system, force = openmm.System(), openmm.HarmonicBondForce()
     for mass in (15.999, 1.008):
         system.addParticle(mass)

@@ -76,3 +76,14 @@ def test_bad_input(sample):
         whitening(rows[:1].repeat(5, 1), circular)
     with pytest.raises(ShapeError):
         whitening(rows, circular)(rows[:, :2])
+
+
+def test_chance_correlations_of_basins_are_dropped_and_true_ones_kept(normal, source):
+    # Four visits to each pair of basins: the signs of independent columns agree in the first half by chance.
+    signs = 2.0 * torch.randint(2, (40, 6), generator=source).double() - 1
+    apart = signs.repeat_interleave(50, 0) + 0.1 * normal(2000, 6)
+    none = torch.zeros(6, dtype=torch.bool)
+    factor = whitening(apart, none).factor
+    assert torch.equal(factor, torch.diag(factor.diagonal()))
+    mixed = normal(2000, 6) @ (torch.eye(6).double() + 0.5 * torch.ones(6, 6).double().tril(-1))
+    assert float(whitening(mixed, none).factor.tril(-1).abs().max()) > 0.3
