@@ -117,9 +117,8 @@ def _earlier_generator(kept: Path, density: Any) -> Any:
     old, x = generator.density, density.start
     same = old.dimension == density.dimension and old.temperature == density.temperature
     if not (same and torch.allclose(old.reduced_energy(x), density.reduced_energy(x), rtol=1e-9, atol=1e-9)):
-        raise DataError(
-            expected(str(kept), "the generator of this system", "another", "remove it, or name another OUT")
-        )
+        remedy = "remove it, or name another OUT"
+        raise DataError(expected(str(kept), "the generator of this system", "that of another", remedy))
     return generator
 
 
