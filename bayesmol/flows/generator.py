@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from bayesmol.errors import DataError, expected
 from bayesmol.flows.autoregressive import Autoregressive
@@ -20,14 +20,14 @@ from bayesmol.flows.fitted import FittedGenerator, checked_rows
 from bayesmol.flows.flow import Flow
 from bayesmol.flows.marginal_fit import fit_marginals
 from bayesmol.flows.mixed_couplings import MixedCouplings
-from bayesmol.flows.objectives import ForwardKL, MixedKL
+from bayesmol.flows.objectives import MixedKL
 from bayesmol.flows.optimisation import Optimisation
 from bayesmol.flows.renewal import RenewedKL
-from bayesmol.flows.symmetrised import Symmetrised
 from bayesmol.flows.systems import Exploration, Kind, coordinates, suitable
 from bayesmol.flows.training import Training
 from bayesmol.flows.transport import ConstrainedMassTransport
-from bayesmol.flows.viewed import Seen, Viewed
+from bayesmol.flows.unfolding import SymmetricFlow, UnfoldedKL
+from bayesmol.flows.viewed import Viewed
 from bayesmol.inference.random import generator, integer_seed
 
 __all__ = ["BoltzmannGenerator"]
@@ -143,7 +143,7 @@ class BoltzmannGenerator:
                 fit_marginals(flow, y, seed=seed)
             training = objective.fit(flow, Viewed(density, system), y, seed=seed, checkpoint=path)
         else:
-            trained = _Symmetric(flow, system, density)
+            trained = SymmetricFlow(flow, system, density)
             training = objective.fit(trained, density, rows, seed=seed, checkpoint=path)
         return flow.double().eval().requires_grad_(False), training
 
@@ -158,7 +158,7 @@ class BoltzmannGenerator:
         if not samples:
             return ConstrainedMassTransport(optimisation=self._budget(rate=1e-2, batch=128))
         if density.symmetry is not None:
-            return ForwardKL(optimisation=self._budget(rate=4e-3, batch=512))
+            return UnfoldedKL(optimisation=self._budget(rate=4e-3, batch=512))
         if density.species is not None:
             return RenewedKL(optimisation=self._budget(rate=4e-3, batch=512, marginal=1.0))
         return MixedKL(optimisation=self._budget(rate=1e-3, batch=256, marginal=3.0))
@@ -167,21 +167,6 @@ class BoltzmannGenerator:
         if self.minutes is None:
             return Optimisation(**options)
         return Optimisation(steps=None, minutes=self.minutes, **options)
-
-
-class _Symmetric(nn.Module):
-    """A flow whose average over the symmetry of a density is trained, on configurations."""
-
-    def __init__(self, flow: Flow, system: Composed, density: BoltzmannDensity) -> None:
-        super().__init__()
-        self.flow, self.dimension = flow, density.dimension
-        self._average = Symmetrised(Seen(flow, system), density.symmetry, density.signs)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return self._average.log_prob(x.double())
-
-    def sample(self, size: int, *, seed: int | torch.Generator) -> tuple[Tensor, Tensor]:
-        return self._average.sample(size, seed=seed)
 
 
 def _inside(system: Composed, rows: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from bayesmol.inference.importance import effective_size
 
 __all__ = ["ForwardKL", "LogVariance", "MixedKL", "ReverseKL", "forward_loss", "path_loss"]
 
+_LOOKED = 4000
+
 
 def forward_loss(
     flow: Flow, x: Float[Tensor, "points dimension"], weights: Float[Tensor, " points"] | None = None
@@ -123,7 +125,7 @@ class MixedKL:
     forward, reverse
         The weights, not negative.
     held_out
-        Share of the samples, the last ones, that no step sees and on which the forward effective sample size is taken.
+        Share of the samples, the last ones but not more than 4000, that no step sees: they tell which weights are best.
     cut
         Above this reduced energy the gradient of the reverse part is that of its logarithm.
 
@@ -171,7 +173,7 @@ class MixedKL:
             raise DataError(expected("samples", "draws of the target", None, "without any: ConstrainedMassTransport"))
         x = checked_samples(samples, flow)
         weights = torch.ones(len(x)) if log_weights is None else log_weights.double().softmax(0) * len(x)
-        kept = len(x) - int(self.held_out * len(x))
+        kept = len(x) - min(int(self.held_out * len(x)), _LOOKED)
         data = {"x": x[:kept], "weights": weights[:kept].to(x)}
         options: dict[str, Any] = {"data": data, "cut": self.cut, "seed": seed, "checkpoint": checkpoint}
         if len(x) > kept:

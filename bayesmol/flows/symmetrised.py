@@ -73,9 +73,9 @@ class Symmetrised:
         """Log-density of each row, in nats; with gradients enabled, that of one image is followed."""
         followed = torch.is_grad_enabled()
         with torch.no_grad():
-            images = torch.cat([self._images(part) for part in x.split(max(1, CHUNK // len(self.symmetry)))])
+            images = torch.cat([self._densities(part) for part in x.split(max(1, CHUNK // len(self.symmetry)))])
             total = torch.logsumexp(images, 1) - math.log(len(self.symmetry))
-            chosen = self._drawn(images) if followed else None
+            chosen = self._drawn(images, self._source) if followed else None
         if chosen is None:
             return total
         image = self.proposal.log_prob(_moved(x, self.symmetry[chosen], self.signs[chosen]))
@@ -92,16 +92,27 @@ class Symmetrised:
         x = torch.zeros_like(y).scatter(1, self.symmetry[chosen], y * self.signs[chosen].to(y.dtype))
         return x, self.log_prob(x)
 
-    def _images(self, x: Tensor) -> Float[Tensor, "points elements"]:
+    def images(self, x: Float[Tensor, "points dimension"]) -> Float[Tensor, "points elements dimension"]:
+        """All images of each row."""
         rows = x[:, None].expand(-1, len(self.symmetry), -1)
-        index, signs = self.symmetry.expand_as(rows), self.signs.expand_as(rows)
-        return self.proposal.log_prob(_moved(rows, index, signs).flatten(0, 1)).unflatten(0, rows.shape[:2])
+        return _moved(rows, self.symmetry.expand_as(rows), self.signs.expand_as(rows))
 
-    def _drawn(self, images: Float[Tensor, "points elements"]) -> Int[Tensor, " points"]:
+    @torch.no_grad()
+    def image(self, x: Float[Tensor, "points dimension"], source: torch.Generator) -> Float[Tensor, "points dimension"]:
+        """One image of each row, drawn by its share of the average."""
+        chosen = self._drawn(self._densities(x), source)
+        return _moved(x, self.symmetry[chosen], self.signs[chosen])
+
+    def _densities(self, x: Tensor) -> Float[Tensor, "points elements"]:
+        images = self.images(x)
+        return self.proposal.log_prob(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+    @staticmethod
+    def _drawn(images: Float[Tensor, "points elements"], source: torch.Generator) -> Int[Tensor, " points"]:
         """An element for each row, by its share; any one where no image has a density."""
         some = images.isfinite().any(1, keepdim=True)
         shares = torch.softmax(torch.where(some, images, 0.0), 1)
-        return torch.multinomial(shares, 1, generator=self._source)[:, 0]
+        return torch.multinomial(shares, 1, generator=source)[:, 0]
 
 
 def _moved(x: Tensor, index: Tensor, signs: Tensor) -> Tensor:

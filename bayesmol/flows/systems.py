@@ -43,6 +43,10 @@ class Exploration:
         As in :class:`~bayesmol.inference.tempering.ParallelTempering`.
     chains, length
         Number of chains at the temperature of the density, and draws of each; for molecules.
+    warm
+        Share of these chains that start where the lower half of the other temperatures has led. A basin that is rare at
+        the temperature of the density is then less rare among the configurations, a flow learns it from many, and
+        weights say how rare it is; the effective size of the draws is less by this share at most.
     """
 
     hottest: float = 4.0
@@ -54,6 +58,7 @@ class Exploration:
     leapfrogs: int = 10
     chains: int = 512
     length: int = 40
+    warm: float = 0.2
 
     def fit(
         self, density: BoltzmannDensity, *, seed: int | torch.Generator, kind: Kind = "auto"
@@ -83,21 +88,30 @@ class Exploration:
         rows = found.values[0].transpose(0, 1).flatten(0, 1)
         if view is None:
             return rows, found.evaluations
-        filled, cost = self.filled(density, view.inverse(rows)[0], seed=source)
+        warm = view.inverse(found.values[1 : self.rungs // 2 + 1].flatten(0, 2))[0]
+        filled, cost = self.filled(density, view.inverse(rows)[0], warm, seed=source)
         return filled, found.evaluations + cost
 
     def filled(
-        self, density: BoltzmannDensity, rows: Float[Tensor, "points dimension"], *, seed: int | torch.Generator
+        self,
+        density: BoltzmannDensity,
+        rows: Float[Tensor, "points dimension"],
+        warm: Float[Tensor, "more dimension"] | None = None,
+        *,
+        seed: int | torch.Generator,
     ) -> tuple[Float[Tensor, "points dimension"], int]:
         """Draws of short chains at the temperature of the density that start at some of the rows, and their cost.
 
-        Within a basin they are at equilibrium soon; how much is in each basin is what the rows say.
+        Within a basin they are at equilibrium soon; how much is in each basin is what the rows say, and for a share of
+        the chains the rows of higher temperatures.
         """
         source = generator(seed, rows.device)
         view = molecular(density, rows, seed=source)
-        chosen = torch.randint(len(rows), (self.chains,), generator=source, device=rows.device)
+        hot = 0 if warm is None else int(self.warm * self.chains)
+        parts = ((rows, self.chains - hot), (rows if warm is None else warm, hot))
+        start = torch.cat([_some(part, count, source) for part, count in parts])
         sampler = HamiltonianMonteCarlo(step=0.2, leapfrogs=self.leapfrogs, warmup=20, draws=self.length)
-        walk = sampler.fit(Viewed(density, view), view(rows[chosen])[0], seed=source)
+        walk = sampler.fit(Viewed(density, view), view(start)[0], seed=source)
         drawn = walk.values.transpose(0, 1).flatten(0, 1)
         parts = [view.inverse(part)[0] for part in drawn.split(_CHUNK)]
         return torch.cat(parts), walk.evaluations
@@ -146,6 +160,10 @@ def suitable(density: BoltzmannDensity, kind: Kind) -> Kind:
     if density.species is not None and len(density.species) > 2:
         return "internal"
     return {0: "cartesian", 2: "planar"}.get(density.space, "mean-free")
+
+
+def _some(rows: Tensor, count: int, source: torch.Generator) -> Float[Tensor, "count dimension"]:
+    return rows[torch.randint(len(rows), (count,), generator=source, device=rows.device)]
 
 
 def _spread(rows: Tensor) -> float:
