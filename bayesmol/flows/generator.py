@@ -130,7 +130,7 @@ class BoltzmannGenerator:
 
     def _from_chains(self, density: BoltzmannDensity) -> bool:
         known = density.species is not None or density.symmetry is not None or density.dimension >= _MANY
-        return self.objective is None and known
+        return isinstance(self.objective, MixedKL) or (self.objective is None and known)
 
     def _member(
         self, density: BoltzmannDensity, system: Composed, rows: Tensor | None, seed: int, path: Path | None

@@ -123,3 +123,9 @@ def test_a_diatomic_molecule_learns_from_samples():
     spec = BoltzmannGenerator(architecture=Couplings(layers=2, width=8, bins=4), minutes=0.02)
     generator = spec.fit(known, x - x.unflatten(1, (2, 3)).mean(1).repeat(1, 2), seed=0)
     assert generator.log_prob(x[:5] - x[:5].unflatten(1, (2, 3)).mean(1).repeat(1, 2)).isfinite().all()
+
+
+def test_likelihood_without_samples_learns_from_chains(density):
+    objective = ForwardKL(optimisation=Optimisation(steps=5, batch=64))
+    spec = BoltzmannGenerator(architecture=Couplings(layers=0), objective=objective, exploration=EXPLORATION)
+    assert spec.fit(density, seed=0).trainings[0].steps == 5
