@@ -23,6 +23,7 @@ _PACKAGES = (
     "representation",
     "testing",
     "units",
+    "wavefunctions",
 )
 _NAMES = {
     "CertifiedModel": "bayesmol.certified",

@@ -51,6 +51,7 @@ ABOVE = {
     "scorecard_plots",
     "scorecard_timing",
     "scorecards",
+    "vmc",
     "__init__",
     "__main__",
 }
@@ -59,7 +60,7 @@ OWNERS = {
     "botorch": ["acquisition/botorch.py"],
     "chgnet": ["potentials/foundation_chgnet.py"],
     "gpytorch": ["potentials/gradient_*.py", "acquisition/botorch.py"],  # BoTorch's posteriors are gpytorch's
-    "jax": ["inference/nuts.py"],
+    "jax": ["inference/nuts.py", "wavefunctions/*.py"],
     "joblib": ["parallel.py"],
     "linear_operator": ["potentials/gradient_*.py"],
     "mapie": ["calibration/conformal.py"],
@@ -68,7 +69,7 @@ OWNERS = {
     "openmm": ["data/reference.py", "flows/force_field_openmm.py"],
     "pymatgen": ["potentials/foundation_chgnet.py"],
     "pyro": ["inference/svi.py"],
-    "pyscf": ["data/reference.py"],
+    "pyscf": ["data/reference.py", "wavefunctions/reference.py"],
     "tblite": ["data/reference.py"],
 }
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

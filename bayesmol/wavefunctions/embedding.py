@@ -1,0 +1,82 @@
+"""A graph network over electrons and nuclei: what each electron knows of all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayesmol.wavefunctions.molecule import Molecule
+from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, others, pair_features
+
+__all__ = ["Embedding", "scaled_normal"]
+
+
+def scaled_normal(key: Array, *shape: int) -> Float[Array, ...]:
+    """Weights of a layer whose output has about the variance of its input."""
+    return jax.random.normal(key, shape) / np.sqrt(max(shape[-2], 1))
+
+
+class Embedding:
+    r"""Message passing over electrons, with the nuclei as fixed nodes.
+
+    .. math:: h_i^0 = s_{\sigma_i} + \sum_I F(r_i - R_I)\, P_I, \qquad
+              m_i = \sum_{j \ne i} (F_{ij} W_\sigma) \odot (h_j U_\sigma) + F_{ij} V_\sigma, \qquad
+              h_i \leftarrow h_i + \tanh(h_i A + m_i B + c)
+
+    F are smooth features of distances (:mod:`~bayesmol.wavefunctions.pair_features`); σ tells pairs of equal spins
+    from others. Electrons of one spin are exchanged with their rows.
+
+    Parameters
+    ----------
+    width, layers
+        Number of channels, and of rounds of messages.
+    """
+
+    def __init__(self, molecule: Molecule, width: int, layers: int) -> None:
+        self.positions, self.width, self.layers = np.asarray(molecule.positions), width, layers
+        self.others, self.kinds = others(molecule.electrons, molecule.up)
+        self.spins = (np.arange(molecule.electrons) >= molecule.up).astype(int)
+
+    def parameters(self, key: Array) -> dict[str, Any]:
+        """Weights, drawn at random."""
+        first, *rest = jax.random.split(key, self.layers + 1)
+        nuclei, width = len(self.positions), self.width
+        place, spin = jax.random.split(first)
+        start = {
+            "nuclei": scaled_normal(place, nuclei, PAIR_FEATURES, width) / np.sqrt(nuclei),
+            "spin": 0.1 * jax.random.normal(spin, (2, width)),
+        }
+        return {"start": start, "layers": [self._layer(one) for one in rest]}
+
+    def _layer(self, key: Array) -> dict[str, Array]:
+        width, keys = self.width, jax.random.split(key, 5)
+        return {
+            "filter": scaled_normal(keys[0], 2, PAIR_FEATURES, width),
+            "sender": scaled_normal(keys[1], 2, width, width),
+            "pair": scaled_normal(keys[2], 2, PAIR_FEATURES, width),
+            "own": scaled_normal(keys[3], width, width),
+            "message": scaled_normal(keys[4], width, width),
+            "shift": jnp.zeros(width),
+        }
+
+    def __call__(self, parameters: dict[str, Any], r: Float[Array, "electrons 3"]) -> Float[Array, "electrons width"]:
+        """Channels of each electron."""
+        near = pair_features(r[:, None] - self.positions)
+        h = jnp.einsum("eif,ifw->ew", near, parameters["start"]["nuclei"]) + parameters["start"]["spin"][self.spins]
+        if not self.others.size:
+            return h + sum(jnp.tanh(h @ layer["own"] + layer["shift"]) for layer in parameters["layers"])
+        pairs = pair_features(r[:, None] - r[self.others])
+        for layer in parameters["layers"]:
+            h = h + jnp.tanh(h @ layer["own"] + self._messages(layer, h, pairs) @ layer["message"] + layer["shift"])
+        return h
+
+    def _messages(self, layer: dict[str, Array], h: Array, pairs: Array) -> Float[Array, "electrons width"]:
+        sent = jnp.einsum("ew,swv->sev", h, layer["sender"])[self.kinds, self.others]
+        both = jnp.einsum("eof,sfw->seow", pairs, jnp.concatenate([layer["filter"], layer["pair"]], -1))
+        both = jnp.where(self.kinds[..., None] == 0, both[0], both[1])
+        heard = both[..., : self.width] * sent + both[..., self.width :]
+        return heard.sum(1) / np.sqrt(self.others.shape[1])

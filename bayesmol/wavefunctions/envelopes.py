@@ -1,0 +1,45 @@
+"""One-electron functions without quantum chemistry: smooth envelopes times a factor with the cusps at the nuclei."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayesmol.wavefunctions.molecule import Molecule
+
+__all__ = ["Envelopes"]
+
+
+class Envelopes:
+    r""":math:`\phi_\nu(r) = e^{-\sum_I Z_I r_I / (1 + r_I)} \sum_I \pi_{\nu I}\, e^{-\zeta_{\nu I} s(r_I)}`.
+
+    :math:`s(r) = \sqrt{1 + r^2} - 1` has no slope at the nucleus, so the factor makes the cusp,
+    :math:`\phi' = -Z \phi`, whatever π and ζ are, and :math:`\zeta > 0` makes the decay.
+    """
+
+    def __init__(self, molecule: Molecule) -> None:
+        self.positions = np.asarray(molecule.positions)
+        self.charges = np.asarray(molecule.charges, dtype=float)
+
+    def parameters(self, functions: int, *, key: Array) -> dict[str, Array]:
+        """Each function about one nucleus more than about the others, of random extent."""
+        nuclei = len(self.charges)
+        place = np.arange(functions) % nuclei
+        first, second = jax.random.split(key)
+        weights = 0.1 * jax.random.normal(first, (functions, nuclei)) + jnp.eye(nuclei)[place]
+        return {"weights": weights, "decay": 0.5 * jax.random.normal(second, (functions, nuclei))}
+
+    def __call__(
+        self, parameters: dict[str, Array], r: Float[Array, "electrons 3"]
+    ) -> Float[Array, "electrons functions"]:
+        """Value of each function at each electron."""
+        square = jnp.sum((r[:, None] - self.positions) ** 2, -1)
+        distance = jnp.sqrt(square + 1e-24)
+        cusp = -jnp.sum(self.charges * distance / (1 + distance), -1)
+        smooth = square / (jnp.sqrt(1 + square) + 1)
+        decay = jnp.exp(parameters["decay"])
+        return jnp.exp(cusp)[:, None] * jnp.einsum(
+            "fi,efi->ef", parameters["weights"], jnp.exp(-decay * smooth[:, None])
+        )

@@ -1,0 +1,84 @@
+"""Walkers on a fixed wavefunction: local energies and configurations, in blocks that are compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayesmol.progress import progress
+from bayesmol.wavefunctions.energy import Energy
+from bayesmol.wavefunctions.local_energy import LocalEnergy, System, TrialFunction, local_energies
+from bayesmol.wavefunctions.precision import double
+from bayesmol.wavefunctions.walkers import MALA, Sampler, State
+
+__all__ = ["Evaluation", "Measured"]
+
+_BURN_IN = 300  # moves, in which the step is adapted as well
+_BLOCK = 10  # draws of one compiled call
+
+
+class Measured(NamedTuple):
+    """What is kept of each draw, axes (draws, walkers, …)."""
+
+    energy: LocalEnergy
+    log: Float[Array, "draws walkers"]
+    r: Float[Array, "draws walkers electrons 3"]
+    acceptance: Float[Array, " draws"]
+
+
+class Evaluation:
+    """Sampling of one trial function; the compiled functions are kept for all its parameters.
+
+    Parameters
+    ----------
+    moves
+        Moves of the sampler between draws.
+    """
+
+    def __init__(
+        self, log_psi: TrialFunction, molecule: System, *, sampler: Sampler | None = None, moves: int = 10
+    ) -> None:
+        self.sampler, self.moves = MALA() if sampler is None else sampler, moves
+        self._log_psi = log_psi
+        self._move = self.sampler.move(log_psi, molecule)
+        self.energies = jax.jit(local_energies(log_psi, molecule))
+        self._warm, self._block = jax.jit(self._warmed), jax.jit(self._measured)
+
+    def energy(self, parameters: Any, r: Float[Array, "walkers electrons 3"], draws: int, *, seed: int) -> Energy:
+        """Energy of the wavefunction from walkers that start at ``r``, after a burn-in."""
+        parts = list(self.blocks(parameters, r, draws, seed=seed))
+        whole = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:draws].T, *[(p.energy, p.log) for p in parts])
+        acceptance = float(np.mean([part.acceptance.mean() for part in parts]))
+        return Energy.of(*whole[0], log_density=2 * whole[1], acceptance=acceptance, steps=self.moves)
+
+    def blocks(
+        self, parameters: Any, r: Float[Array, "walkers electrons 3"], draws: int, *, seed: int
+    ) -> Iterator[Measured]:
+        """Draws in parts, as they are made; the last part may be longer than asked for."""
+        with double():
+            parameters, r = jax.tree.map(jnp.asarray, (parameters, r))
+            first, key = jax.random.split(jax.random.key(seed))
+            state = self._warm(parameters, self.sampler.initial(self._log_psi, parameters, r), first)
+        with progress("sampling the wavefunction", draws) as advance:
+            for k in range(-(-draws // _BLOCK)):
+                with double():
+                    state, found = self._block(parameters, state, jax.random.fold_in(key, k))
+                    found = jax.tree.map(np.asarray, found)
+                yield found
+                advance(min(_BLOCK, draws - k * _BLOCK))
+
+    def _warmed(self, parameters: Any, state: State, key: Array) -> State:
+        return self._move(parameters, state, key, _BURN_IN, True)
+
+    def _measured(self, parameters: Any, state: State, key: Array) -> tuple[State, Measured]:
+        def draw(state: State, key: Array) -> tuple[State, Measured]:
+            state = self._move(parameters, state, key, self.moves)
+            kept = Measured(self.energies(parameters, state.r), state.log, state.r, state.acceptance)
+            return state, kept
+
+        return jax.lax.scan(draw, state, jax.random.split(key, _BLOCK))

@@ -1,0 +1,95 @@
+"""Determinants of orbitals that depend on all electrons, times a symmetric factor: the form of our wavefunctions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayesmol.wavefunctions.cusps import electron_cusps
+from bayesmol.wavefunctions.embedding import Embedding, scaled_normal
+from bayesmol.wavefunctions.log_psi import LogPsi, determinant_sum
+from bayesmol.wavefunctions.molecule import Molecule
+
+__all__ = ["OrbitalNetwork"]
+
+_CHANNELS = 8  # of the backflow
+_SCALE = 0.1  # of the backflow: its many weights would otherwise fit the noise of the local energies of a few walkers
+
+Basis = Callable[[Any, Float[Array, "electrons 3"]], Float[Array, "electrons functions"]]
+
+
+class OrbitalNetwork:
+    r"""The wavefunction
+
+    .. math:: \psi = e^{\gamma(r) + J(r)} \sum_p c_p \det \Phi^\uparrow_p \det \Phi^\downarrow_p, \qquad
+              \Phi_{p i \mu} = \sum_\nu \phi_\nu(r_i) \left[ M_{p \nu \mu} + W_{p \nu \mu} \cdot b_i \right],
+              \quad b_i = s \tanh(h_i B),
+
+    with one-electron functions φ that have the cusps at the nuclei, mixed by numbers M and by what the channels h of
+    each electron know of the others (backflow, multiplicative for ν = μ and additive for the others), the factor γ
+    that has the cusps between electrons, and :math:`J = \sum_i k \cdot \tanh(h_i K)`. The channels are smooth, so all
+    cusps stay exact, and where W, k are zero it is the determinant of the reference with γ.
+
+    Parameters
+    ----------
+    basis
+        φ, a function of its own parameters and of all electrons.
+    mixing
+        M of up and down electrons, axes (determinants, functions, electrons of the spin).
+    backflow
+        Whether W is there.
+    """
+
+    def __init__(
+        self,
+        molecule: Molecule,
+        basis: Basis,
+        mixing: tuple[np.ndarray, np.ndarray],
+        *,
+        width: int,
+        layers: int,
+        backflow: bool,
+    ) -> None:
+        self.up, self.basis, self.backflow = molecule.up, basis, backflow
+        self.embedding = Embedding(molecule, width, layers)
+        self.mixing, self.width = mixing, width
+
+    def parameters(self, basis: Any, coefficients: np.ndarray, *, key: Array) -> dict[str, Any]:
+        """Weights with which the wavefunction is that of the orbitals alone, but for the factor γ."""
+        first, second, third = jax.random.split(key, 3)
+        found = {
+            "basis": basis,
+            "coefficients": jnp.asarray(coefficients),
+            "mixing": [jnp.asarray(one) for one in self.mixing],
+            "embedding": self.embedding.parameters(first),
+            "jastrow": {"in": scaled_normal(second, self.width, self.width), "out": jnp.zeros(self.width)},
+            "cusps": jnp.zeros(2),
+        }
+        if self.backflow:
+            channels = scaled_normal(third, self.width, _CHANNELS)
+            found["backflow"] = {"in": channels, "out": [jnp.zeros((_CHANNELS, *one.shape)) for one in self.mixing]}
+        return found
+
+    def __call__(self, parameters: dict[str, Any], r: Float[Array, "electrons 3"]) -> LogPsi:
+        """ψ at one configuration."""
+        h = self.embedding(parameters["embedding"], r)
+        functions = self.basis(parameters["basis"], r)
+        sides = (slice(None, self.up), slice(self.up, None))
+        matrices = [self._orbitals(parameters, s, functions[side], h[side]) for s, side in enumerate(sides)]
+        sign, log = determinant_sum(*matrices, parameters["coefficients"])
+        jastrow = jnp.sum(jnp.tanh(h @ parameters["jastrow"]["in"]) @ parameters["jastrow"]["out"])
+        return LogPsi(sign, log + jastrow + electron_cusps(parameters["cusps"], r, self.up))
+
+    def _orbitals(
+        self, parameters: dict[str, Any], spin: int, functions: Array, h: Array
+    ) -> Float[Array, "determinants electrons orbitals"]:
+        found = jnp.einsum("ev,pvm->pem", functions, parameters["mixing"][spin])
+        if not self.backflow:
+            return found
+        channels = _SCALE * jnp.tanh(h @ parameters["backflow"]["in"])
+        return found + jnp.einsum("ev,ew,wpvm->pem", functions, channels, parameters["backflow"]["out"][spin])

@@ -1,0 +1,216 @@
+"""Walkers: where they start, and their Markov chains with the stationary density |ψ|²."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from bayesmol.errors import DataError, expected
+from bayesmol.wavefunctions.local_energy import System, TrialFunction
+from bayesmol.wavefunctions.starting import start
+
+__all__ = ["MALA", "Metropolis", "Sampler", "State", "refreshed", "start"]
+
+_GAIN = 0.1  # of the step's logarithm per move and unit of acceptance
+
+
+class State(NamedTuple):
+    """Walkers and what the next move needs.
+
+    Attributes
+    ----------
+    r
+        Configurations in bohr.
+    log, drift
+        ln|ψ| and its gradient in 1/bohr (zero where the sampler needs none).
+    step
+        Time step (MALA) or variance (Metropolis) of a move, in bohr².
+    acceptance
+        Share of accepted moves in the last call.
+    age
+        Moves since each walker was last accepted; a large one is a walker that is stuck.
+    """
+
+    r: Float[Array, "walkers electrons 3"]
+    log: Float[Array, " walkers"]
+    drift: Float[Array, "walkers electrons 3"]
+    step: Float[Array, ""]
+    acceptance: Float[Array, ""]
+    age: Int[Array, " walkers"]
+
+
+Move = Callable[..., State]
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A Markov chain on |ψ|², all electrons of a walker at once."""
+
+    def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
+        """State of walkers at ``r``."""
+
+    def move(self, log_psi: TrialFunction, molecule: System) -> Move:
+        """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
+
+
+@dataclass(frozen=True)
+class MALA:
+    r"""Metropolis-adjusted Langevin moves :math:`r' = r + \tau \bar v(r) + \sqrt\tau\, \xi`, drift limited.
+
+    .. math:: \bar v = v \frac{-1 + \sqrt{1 + 2 a v^2 \tau}}{a v^2 \tau}, \quad v = \nabla \ln|\psi|
+
+    for each electron; the acceptance holds detailed balance exactly.
+
+    Attributes
+    ----------
+    step
+        First time step in bohr².
+    target
+        Acceptance that the step is adapted to.
+    limit
+        a, from 0 to 1.
+
+    References
+    ----------
+    Roberts, Tweedie, Bernoulli 2, 341 (1996); Umrigar, Nightingale, Runge, J. Chem. Phys. 99, 2865 (1993), eq. 35.
+    """
+
+    step: float = 0.1
+    target: float = 0.57
+    limit: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(self.step, self.target)
+
+    def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
+        """State of walkers at ``r``."""
+        return _initial(_log_and_drift(log_psi), parameters, r, self.step)
+
+    def move(self, log_psi: TrialFunction, molecule: System) -> Move:
+        """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
+        evaluate = _log_and_drift(log_psi)
+
+        def propose(parameters: Any, state: State, noise: Array) -> tuple[Array, Array, Array, Array]:
+            centre = state.r + self._limited(state.drift, state.step) * state.step
+            r = centre + jnp.sqrt(state.step) * noise
+            log, drift = evaluate(parameters, r)
+            back = state.r - r - self._limited(drift, state.step) * state.step
+            forth = r - centre
+            ratio = jnp.sum(forth**2 - back**2, (1, 2)) / (2 * state.step)
+            return r, log, drift, ratio
+
+        return _moves(propose, self.target)
+
+    def _limited(self, drift: Array, step: Array) -> Array:
+        # 2 / (1 + √(1 + x)) is (−1 + √(1 + x)) / (x / 2) without the loss of digits at small x.
+        square = 2 * self.limit * step * jnp.sum(drift**2, -1, keepdims=True)
+        return drift * 2 / (1 + jnp.sqrt(1 + square))
+
+
+@dataclass(frozen=True)
+class Metropolis:
+    r"""Metropolis moves :math:`r' = r + \sqrt\tau\, \xi` of all electrons; needs no gradient.
+
+    Attributes
+    ----------
+    step
+        First variance of a coordinate's move in bohr².
+    target
+        Acceptance that the step is adapted to.
+
+    References
+    ----------
+    Metropolis, Rosenbluth, Rosenbluth, Teller, Teller, J. Chem. Phys. 21, 1087 (1953).
+    """
+
+    step: float = 0.05
+    target: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(self.step, self.target)
+
+    def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
+        """State of walkers at ``r``."""
+        return _initial(_log_alone(log_psi), parameters, r, self.step)
+
+    def move(self, log_psi: TrialFunction, molecule: System) -> Move:
+        """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
+        evaluate = _log_alone(log_psi)
+
+        def propose(parameters: Any, state: State, noise: Array) -> tuple[Array, Array, Array, Array]:
+            r = state.r + jnp.sqrt(state.step) * noise
+            return r, *evaluate(parameters, r), jnp.zeros_like(state.log)
+
+        return _moves(propose, self.target)
+
+
+def refreshed(log_psi: TrialFunction, parameters: Any, state: State) -> State:
+    """The same walkers after the parameters have changed: ln|ψ|, and the drift where one is used, anew."""
+    evaluate = _log_and_drift(log_psi)
+    log, drift = evaluate(parameters, state.r)
+    return state._replace(log=log, drift=drift)
+
+
+def _check(step: float, target: float) -> None:
+    if not step > 0:
+        raise DataError(expected("step", "a positive number of bohr²", step))
+    if not 0 < target < 1:
+        raise DataError(expected("target", "an acceptance between 0 and 1", target))
+
+
+@lru_cache(maxsize=16)
+def _log_and_drift(log_psi: TrialFunction) -> Callable:
+    """Compiled also where the caller does not compile: one by one, its operations would take seconds."""
+    single = jax.vmap(jax.value_and_grad(lambda r, parameters: log_psi(parameters, r).log), (0, None))
+    return jax.jit(lambda parameters, r: single(r, parameters))
+
+
+@lru_cache(maxsize=16)
+def _log_alone(log_psi: TrialFunction) -> Callable:
+    single = jax.vmap(lambda r, parameters: log_psi(parameters, r).log, (0, None))
+    return jax.jit(lambda parameters, r: (single(r, parameters), jnp.zeros_like(r)))
+
+
+def _initial(evaluate: Callable, parameters: Any, r: Array, step: float) -> State:
+    r = jnp.asarray(r)
+    log, drift = evaluate(parameters, r)
+    return State(r, log, drift, jnp.asarray(step, r.dtype), jnp.ones((), r.dtype), jnp.zeros(len(r), jnp.int32))
+
+
+def _moves(propose: Callable, target: float) -> Move:
+    """Repeat proposal and acceptance; the number of steps and the adaptation are no constants of the compilation."""
+
+    def once(parameters: Any, state: State, key: Array) -> tuple[State, Array]:
+        # One call for all random numbers, half as long to compile: −(z₁² + z₂²)/2 is the logarithm of a uniform number.
+        normals = jax.random.normal(key, (len(state.r), state.r[0].size + 2), state.r.dtype)
+        threshold = -jnp.sum(normals[:, :2] ** 2, 1) / 2
+        r, log, drift, ratio = propose(parameters, state, normals[:, 2:].reshape(state.r.shape))
+        # A comparison with NaN is false: a proposal without a value is rejected.
+        accept = (threshold < 2 * (log - state.log) + ratio) & jnp.all(jnp.isfinite(drift), (1, 2))
+        old = (state.r, state.log, state.drift)
+        wide = accept[:, None, None]
+        r, log, drift = (
+            jnp.where(accept if new.ndim == 1 else wide, new, kept)
+            for new, kept in zip((r, log, drift), old, strict=True)
+        )
+        age = jnp.where(accept, 0, state.age + 1)
+        return state._replace(r=r, log=log, drift=drift, age=age), jnp.mean(accept.astype(log.dtype))
+
+    def move(parameters: Any, state: State, key: Array, steps: int | Array, adapt: bool | Array = False) -> State:
+        gain = jnp.where(adapt, _GAIN, 0.0).astype(state.log.dtype)
+
+        def body(i: Array, carried: tuple[State, Array]) -> tuple[State, Array]:
+            current, total = carried
+            moved, share = once(parameters, current, jax.random.fold_in(key, i))
+            return moved._replace(step=moved.step * jnp.exp(gain * (share - target))), total + share
+
+        moved, total = jax.lax.fori_loop(0, steps, body, (state, jnp.zeros((), state.log.dtype)))
+        return moved._replace(acceptance=total / jnp.maximum(steps, 1))
+
+    return move

@@ -1,0 +1,84 @@
+"""What a trained wavefunction teaches the wavefunction of a neighbouring geometry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayesmol.wavefunctions.orbital_network import OrbitalNetwork
+from bayesmol.wavefunctions.precision import double
+from bayesmol.wavefunctions.space_warp import SpaceWarp
+
+if TYPE_CHECKING:
+    from bayesmol.wavefunctions.ansatz import Trial
+
+__all__ = ["warm_start"]
+
+_LOST = 0.1  # of the orbitals, relative root mean square; beyond, new orbitals are the better start
+_POINTS = 2000
+_DETERMINANTS = ("mixing", "coefficients", "backflow")
+
+
+def warm_start(trial: Trial, neighbour: Trial, parameters: Any, walkers: Float[Array, "walkers electrons 3"]) -> Trial:
+    r"""``trial`` with the ``parameters`` of a neighbouring geometry as far as they mean the same there.
+
+    Weights of the network act on distances and have the same meaning at every geometry. Orbitals have not: quantum
+    chemistry gives them in any order and with any sign. At points x where the ``walkers`` of the neighbour are,
+    carried to the new geometry by the :class:`~bayesmol.wavefunctions.space_warp.SpaceWarp` T, the old orbitals are
+    expanded in the new ones,
+
+    .. math:: \phi(x) \approx \phi'(Tx)\, C, \qquad M' = C M, \quad W' = C W,
+
+    by least squares, so that the occupied orbitals and their backflow stay what they are, in the new basis with its
+    exact cusps. Where this loses more than 10 % of them (a crossing of levels, another active space), determinants
+    start from the new orbitals, and only the network is carried. Learned orbitals are carried as they are. Parameters
+    of another shape, of another ansatz or number of electrons, are not carried at all.
+    """
+    old, new = neighbour.log_psi, trial.log_psi
+    if not (isinstance(old, OrbitalNetwork) and isinstance(new, OrbitalNetwork)) or old.up != new.up:
+        return trial
+    if jax.tree.leaves(trial.parameters["basis"]):
+        return replace(trial, parameters=parameters) if _alike(parameters, trial.parameters) else trial
+    network = {name: part for name, part in parameters.items() if name not in _DETERMINANTS}
+    if not _alike(network, {name: trial.parameters.get(name) for name in network}):
+        return trial
+    with double():
+        determinants = _carried(trial, neighbour, parameters, np.asarray(walkers))
+    return replace(trial, parameters={**trial.parameters, **network, **determinants})
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two trees have the same arrays but for their values."""
+    leaves, tree = jax.tree.flatten(one)
+    others, wanted = jax.tree.flatten(other)
+    return tree == wanted and all(np.shape(a) == np.shape(b) for a, b in zip(leaves, others, strict=True))
+
+
+def _carried(trial: Trial, neighbour: Trial, parameters: Any, walkers: np.ndarray) -> dict[str, Any]:
+    """Mixing, coefficients and backflow in the new orbitals; nothing if these cannot express the old ones."""
+    source, target = neighbour.molecule, trial.molecule
+    if not np.array_equal(source.charges, target.charges) or ("backflow" in parameters) != trial.log_psi.backflow:
+        return {}
+    points = walkers.reshape(-1, 1, 3)[:_POINTS]
+    warped, _ = SpaceWarp(source.positions, target.positions).forward(points)
+    before = np.asarray(neighbour.log_psi.basis(parameters["basis"], jnp.asarray(points[:, 0])))
+    after = np.asarray(trial.log_psi.basis(trial.parameters["basis"], jnp.asarray(warped[:, 0])))
+    change = np.linalg.lstsq(after, before, rcond=1e-10)[0]
+    mixing = [jnp.einsum("vw,pwm->pvm", change, one) for one in parameters["mixing"]]
+    if not all(_kept(before, after, *pair) for pair in zip(parameters["mixing"], mixing, strict=True)):
+        return {}
+    found = {"mixing": mixing, "coefficients": parameters["coefficients"]}
+    if trial.log_psi.backflow:
+        found["backflow"] = [jnp.einsum("vw,kpwm->kpvm", change, one) for one in parameters["backflow"]]
+    return found
+
+
+def _kept(before: np.ndarray, after: np.ndarray, old: Array, new: Array) -> bool:
+    """Whether occupied orbitals have the same values at the points."""
+    wanted, got = jnp.einsum("xv,pvm->pxm", before, old), jnp.einsum("xv,pvm->pxm", after, new)
+    return bool(jnp.linalg.norm(got - wanted) <= _LOST * jnp.linalg.norm(wanted)) if wanted.size else True

@@ -1,0 +1,33 @@
+"""Features leave cusps as they are, and pairs are counted once each way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, others, pair_features
+from bayesmol.wavefunctions.precision import double
+
+
+def test_no_slope_at_coalescence_on_average_over_directions():
+    direction = np.array([[0.6, 0.0, 0.8], [-0.6, 0.0, -0.8]])
+    with double():
+        near = np.asarray(jax.jit(pair_features)(jnp.asarray(1e-6 * direction)))
+        there = np.asarray(jax.jit(pair_features)(jnp.zeros((2, 3))))
+    slope = (near - there) / 1e-6
+    assert slope.shape == (2, PAIR_FEATURES)
+    assert np.abs(slope.mean(0)).max() < 1e-5
+    assert np.abs(slope[:, :6]).max() < 1e-5
+    assert np.abs(slope[:, 6:]).max() > 0.5
+
+
+def test_second_derivatives_are_finite_at_coalescence():
+    with double():
+        second = jax.jit(jax.hessian(lambda x: pair_features(x).sum()))(jnp.zeros(3))
+    assert np.isfinite(second).all()
+
+
+def test_pairs():
+    index, kinds = others(3, 2)
+    assert index.tolist() == [[1, 2], [0, 2], [0, 1]]
+    assert kinds.tolist() == [[0, 1], [0, 1], [1, 1]]
+    assert others(1, 1)[0].shape == (1, 0)

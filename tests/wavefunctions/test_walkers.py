@@ -1,0 +1,90 @@
+"""Markov chains on |ψ|²: stationary and reversible, adapted on demand, with ages."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from bayesmol.errors import DataError
+from bayesmol.wavefunctions.exact import hydrogen
+from bayesmol.wavefunctions.log_psi import LogPsi
+from bayesmol.wavefunctions.precision import double
+from bayesmol.wavefunctions.walkers import MALA, Metropolis, refreshed
+
+STATE = hydrogen()
+BOTH = pytest.mark.parametrize("sampler", [MALA(step=1.2), Metropolis(step=1.0)])
+
+
+def exact_draws(walkers, seed=0):
+    """Independent draws of |ψ|² of hydrogen: the radius has a Gamma law of shape 3."""
+    source = np.random.default_rng(seed)
+    direction = source.normal(size=(walkers, 1, 3))
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    return jnp.asarray(source.gamma(3, 0.5, size=(walkers, 1, 1)) * direction)
+
+
+@BOTH
+def test_exact_draws_keep_their_law_and_moves_are_reversible(sampler):
+    """Kolmogorov–Smirnov on the radius; E[f(x₀) g(x₁)] = E[g(x₀) f(x₁)] for moves in detailed balance."""
+    with double():
+        before = sampler.initial(STATE.log_psi, (), exact_draws(20000))
+        after = jax.jit(sampler.move(STATE.log_psi, STATE.system))((), before, jax.random.key(1), 3)
+    assert 0.2 < float(after.acceptance) < 0.8
+    radius = np.linalg.norm(np.asarray(after.r)[:, 0], axis=-1)
+    assert stats.kstest(radius, stats.gamma(3, scale=0.5).cdf).pvalue > 1e-3
+    first = np.linalg.norm(np.asarray(before.r)[:, 0], axis=-1)
+    difference = np.exp(-first) * radius**2 - first**2 * np.exp(-radius)
+    assert abs(difference.mean()) < 4 * difference.std() / len(difference) ** 0.5
+    np.testing.assert_allclose(np.asarray(after.log), -radius, rtol=1e-12)
+
+
+def test_step_adapts_only_when_asked_and_steps_are_not_compiled_in():
+    sampler = MALA(step=0.01)
+    with double():
+        move = jax.jit(sampler.move(STATE.log_psi, STATE.system))
+        state = sampler.initial(STATE.log_psi, (), exact_draws(500))
+        fixed = move((), state, jax.random.key(0), 20, False)
+        adapted = move((), state, jax.random.key(0), 300, True)
+        later = move((), adapted, jax.random.key(1), 50, False)
+        still = move((), later, jax.random.key(1), 0, False)
+        assert move._cache_size() == 1
+    assert float(fixed.step) == 0.01 and float(later.step) == float(adapted.step)
+    assert float(later.acceptance) == pytest.approx(0.57, abs=0.05)
+    assert np.array_equal(still.r, later.r)
+
+
+def test_age_counts_rejections_and_undefined_proposals_are_rejected():
+    """ψ is undefined for x < 0: nobody goes there, and huge steps are never accepted."""
+
+    def log_psi(parameters, r):
+        return LogPsi(jnp.ones(()), jnp.where(r[0, 0] < 0, jnp.nan, -jnp.sum(r**2)))
+
+    with double():
+        sampler = Metropolis(step=0.5)
+        move = jax.jit(sampler.move(log_psi, STATE.system))
+        state = sampler.initial(log_psi, (), jnp.abs(exact_draws(300)))
+        after = move((), state, jax.random.key(1), 30)
+        assert bool((np.asarray(after.r)[:, 0, 0] >= 0).all()) and float(after.acceptance) > 0.1
+        stuck = move((), after._replace(step=jnp.full((), 1e6)), jax.random.key(2), 30)
+        assert int(stuck.age.min()) >= 30 and float(stuck.acceptance) == 0
+
+
+def test_new_parameters_refresh_what_depends_on_them():
+    def log_psi(parameters, r):
+        return LogPsi(jnp.ones(()), -parameters * jnp.sum(r**2))
+
+    with double():
+        state = MALA().initial(log_psi, 1.0, exact_draws(50))._replace(age=jnp.arange(50))
+        new = refreshed(log_psi, 2.0, state)
+        np.testing.assert_allclose(new.log, 2 * state.log, rtol=1e-12)
+        np.testing.assert_allclose(new.drift, -4 * state.r, rtol=1e-12)
+    assert new.step is state.step and new.r is state.r and new.age is state.age
+
+
+def test_bad_settings_are_refused():
+    for bad in ({"step": 0.0}, {"target": 1.0}):
+        with pytest.raises(DataError):
+            MALA(**bad)
+        with pytest.raises(DataError):
+            Metropolis(**bad)
