@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -15,9 +14,9 @@ from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, others, pair_fea
 __all__ = ["Embedding", "scaled_normal"]
 
 
-def scaled_normal(key: Array, *shape: int) -> Float[Array, ...]:
-    """Weights of a layer whose output has about the variance of its input."""
-    return jax.random.normal(key, shape) / np.sqrt(max(shape[-2], 1))
+def scaled_normal(source: np.random.Generator, *shape: int) -> Float[np.ndarray, ...]:
+    """Weights of a layer whose output has about the variance of its input; NumPy draws them without compilation."""
+    return source.normal(size=shape) / np.sqrt(max(shape[-2], 1))
 
 
 class Embedding:
@@ -41,26 +40,24 @@ class Embedding:
         self.others, self.kinds = others(molecule.electrons, molecule.up)
         self.spins = (np.arange(molecule.electrons) >= molecule.up).astype(int)
 
-    def parameters(self, key: Array) -> dict[str, Any]:
+    def parameters(self, source: np.random.Generator) -> dict[str, Any]:
         """Weights, drawn at random."""
-        first, *rest = jax.random.split(key, self.layers + 1)
         nuclei, width = len(self.positions), self.width
-        place, spin = jax.random.split(first)
         start = {
-            "nuclei": scaled_normal(place, nuclei, PAIR_FEATURES, width) / np.sqrt(nuclei),
-            "spin": 0.1 * jax.random.normal(spin, (2, width)),
+            "nuclei": scaled_normal(source, nuclei, PAIR_FEATURES, width) / np.sqrt(nuclei),
+            "spin": 0.1 * source.normal(size=(2, width)),
         }
-        return {"start": start, "layers": [self._layer(one) for one in rest]}
+        return {"start": start, "layers": [self._layer(source) for _ in range(self.layers)]}
 
-    def _layer(self, key: Array) -> dict[str, Array]:
-        width, keys = self.width, jax.random.split(key, 5)
+    def _layer(self, source: np.random.Generator) -> dict[str, np.ndarray]:
+        width = self.width
         return {
-            "filter": scaled_normal(keys[0], 2, PAIR_FEATURES, width),
-            "sender": scaled_normal(keys[1], 2, width, width),
-            "pair": scaled_normal(keys[2], 2, PAIR_FEATURES, width),
-            "own": scaled_normal(keys[3], width, width),
-            "message": scaled_normal(keys[4], width, width),
-            "shift": jnp.zeros(width),
+            "filter": scaled_normal(source, 2, PAIR_FEATURES, width),
+            "sender": scaled_normal(source, 2, width, width),
+            "pair": scaled_normal(source, 2, PAIR_FEATURES, width),
+            "own": scaled_normal(source, width, width),
+            "message": scaled_normal(source, width, width),
+            "shift": np.zeros(width),
         }
 
     def __call__(self, parameters: dict[str, Any], r: Float[Array, "electrons 3"]) -> Float[Array, "electrons width"]:

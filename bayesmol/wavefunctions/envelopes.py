@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -23,13 +22,11 @@ class Envelopes:
         self.positions = np.asarray(molecule.positions)
         self.charges = np.asarray(molecule.charges, dtype=float)
 
-    def parameters(self, functions: int, *, key: Array) -> dict[str, Array]:
+    def parameters(self, functions: int, source: np.random.Generator) -> dict[str, np.ndarray]:
         """Each function about one nucleus more than about the others, of random extent."""
         nuclei = len(self.charges)
-        place = np.arange(functions) % nuclei
-        first, second = jax.random.split(key)
-        weights = 0.1 * jax.random.normal(first, (functions, nuclei)) + jnp.eye(nuclei)[place]
-        return {"weights": weights, "decay": 0.5 * jax.random.normal(second, (functions, nuclei))}
+        weights = 0.1 * source.normal(size=(functions, nuclei)) + np.eye(nuclei)[np.arange(functions) % nuclei]
+        return {"weights": weights, "decay": 0.5 * source.normal(size=(functions, nuclei))}
 
     def __call__(
         self, parameters: dict[str, Array], r: Float[Array, "electrons 3"]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from bayesmol.progress import progress
 from bayesmol.wavefunctions.energy import Energy
-from bayesmol.wavefunctions.local_energy import LocalEnergy, System, TrialFunction, local_energies
+from bayesmol.wavefunctions.local_energy import LocalEnergy, System, TrialFunction, checked, local_energies
 from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.walkers import MALA, Sampler, State
 
@@ -46,8 +46,8 @@ class Evaluation:
         self.sampler, self.moves = MALA() if sampler is None else sampler, moves
         self._log_psi = log_psi
         self._move = self.sampler.move(log_psi, molecule)
-        self.energies = jax.jit(local_energies(log_psi, molecule))
-        self._warm, self._block = jax.jit(self._warmed), jax.jit(self._measured)
+        self._energies = local_energies(log_psi, molecule)
+        self._block = jax.jit(self._measured)
 
     def energy(self, parameters: Any, r: Float[Array, "walkers electrons 3"], draws: int, *, seed: int) -> Energy:
         """Energy of the wavefunction from walkers that start at ``r``, after a burn-in."""
@@ -59,26 +59,34 @@ class Evaluation:
     def blocks(
         self, parameters: Any, r: Float[Array, "walkers electrons 3"], draws: int, *, seed: int
     ) -> Iterator[Measured]:
-        """Draws in parts, as they are made; the last part may be longer than asked for."""
+        """Draws in parts, as they are made; the last part may be longer than asked for.
+
+        Raises
+        ------
+        ConvergenceError
+            If derivatives of the wavefunction are not those of finite differences.
+        """
         with double():
             parameters, r = jax.tree.map(jnp.asarray, (parameters, r))
             first, key = jax.random.split(jax.random.key(seed))
-            state = self._warm(parameters, self.sampler.initial(self._log_psi, parameters, r), first)
+            state = self.sampler.initial(self._log_psi, parameters, r)
+            state, found = self._block(parameters, state, first, _BURN_IN // _BLOCK, True)
+            last = jax.tree.map(lambda part: part[-1], found)
+            checked(lambda *_: last.energy, self._log_psi, parameters, last.r)
         with progress("sampling the wavefunction", draws) as advance:
             for k in range(-(-draws // _BLOCK)):
                 with double():
-                    state, found = self._block(parameters, state, jax.random.fold_in(key, k))
+                    state, found = self._block(parameters, state, jax.random.fold_in(key, k), self.moves, False)
                     found = jax.tree.map(np.asarray, found)
                 yield found
                 advance(min(_BLOCK, draws - k * _BLOCK))
 
-    def _warmed(self, parameters: Any, state: State, key: Array) -> State:
-        return self._move(parameters, state, key, _BURN_IN, True)
+    def _measured(self, parameters: Any, state: State, key: Array, moves: int, adapt: bool) -> tuple[State, Measured]:
+        """A block of draws; burn-in is one of more moves in which the step adapts, to compile nothing else."""
 
-    def _measured(self, parameters: Any, state: State, key: Array) -> tuple[State, Measured]:
         def draw(state: State, key: Array) -> tuple[State, Measured]:
-            state = self._move(parameters, state, key, self.moves)
-            kept = Measured(self.energies(parameters, state.r), state.log, state.r, state.acceptance)
+            state = self._move(parameters, state, key, moves, adapt)
+            kept = Measured(self._energies(parameters, state.r), state.log, state.r, state.acceptance)
             return state, kept
 
         return jax.lax.scan(draw, state, jax.random.split(key, _BLOCK))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayesmol.errors import DataError, expected
 from bayesmol.wavefunctions.ansatz import Ansatz, Trial
+from bayesmol.wavefunctions.embedding import scaled_normal
 from bayesmol.wavefunctions.envelopes import Envelopes
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.orbital_network import OrbitalNetwork
-from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.training import Training
 
 if TYPE_CHECKING:
@@ -59,20 +57,12 @@ class FermiNet(Ansatz):
     def assembled(self, molecule: Molecule, reference: Reference | None, *, seed: int) -> Trial:
         """Random orbitals."""
         count = self.functions * len(molecule.charges)
-        with double():
-            first, second, *keys = jax.random.split(jax.random.key(seed), 6)
-            envelopes = Envelopes(molecule)
-            shapes = [(self.determinants, count, size) for size in (molecule.up, molecule.down)]
-            mixing = tuple(_normal(key, shape, count) for key, shape in zip(keys, shapes, strict=False))
-            network = OrbitalNetwork(molecule, envelopes, mixing, width=self.width, layers=self.layers, backflow=True)
-            start = np.ones(self.determinants) / self.determinants
-            parameters = network.parameters(envelopes.parameters(count, key=first), start, key=second)
-            # Functions alone are as many as envelopes; without backflow electrons of one nucleus would share them.
-            out = parameters["backflow"]["out"]
-            grown = [jnp.asarray(_normal(key, one.shape, 1)) for key, one in zip(keys[2:], out, strict=True)]
-            parameters["backflow"]["out"] = grown
+        source, envelopes = np.random.default_rng(seed), Envelopes(molecule)
+        sizes = (molecule.up, molecule.down)
+        mixing = tuple(scaled_normal(source, self.determinants, count, size) for size in sizes)
+        network = OrbitalNetwork(molecule, envelopes, mixing, width=self.width, layers=self.layers, backflow=True)
+        start = np.ones(self.determinants) / self.determinants
+        parameters = network.parameters(envelopes.parameters(count, source), start, source)
+        # Functions alone are as many as envelopes; without backflow electrons of one nucleus would share them.
+        parameters["backflow"]["out"] = [source.normal(size=one.shape) for one in parameters["backflow"]["out"]]
         return Trial(molecule, network, parameters)
-
-
-def _normal(key: jax.Array, shape: tuple[int, ...], size: int) -> np.ndarray:
-    return np.asarray(jax.random.normal(key, shape)) / np.sqrt(size)

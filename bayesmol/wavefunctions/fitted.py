@@ -23,7 +23,6 @@ from bayesmol.wavefunctions.ansatz import Ansatz, Trial
 from bayesmol.wavefunctions.energy import Energy
 from bayesmol.wavefunctions.evaluation import Evaluation
 from bayesmol.wavefunctions.history import History
-from bayesmol.wavefunctions.local_energy import checked
 from bayesmol.wavefunctions.log_psi import LogPsi
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.precision import double
@@ -86,8 +85,6 @@ class FittedWavefunction:
             If the derivatives of the wavefunction fail a check by finite differences.
         """
         place = self._places(walkers)
-        with double():
-            checked(self.evaluation.energies, self.trial.log_psi, self.parameters, place)
         return self.evaluation.energy(self.parameters, place, draws, seed=integer_seed(seed))
 
     def sample(self, draws: int, *, seed: int | torch.Generator, walkers: int | None = None) -> Draws:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -59,20 +58,19 @@ class OrbitalNetwork:
         self.embedding = Embedding(molecule, width, layers)
         self.mixing, self.width = mixing, width
 
-    def parameters(self, basis: Any, coefficients: np.ndarray, *, key: Array) -> dict[str, Any]:
+    def parameters(self, basis: Any, coefficients: np.ndarray, source: np.random.Generator) -> dict[str, Any]:
         """Weights with which the wavefunction is that of the orbitals alone, but for the factor γ."""
-        first, second, third = jax.random.split(key, 3)
         found = {
             "basis": basis,
-            "coefficients": jnp.asarray(coefficients),
-            "mixing": [jnp.asarray(one) for one in self.mixing],
-            "embedding": self.embedding.parameters(first),
-            "jastrow": {"in": scaled_normal(second, self.width, self.width), "out": jnp.zeros(self.width)},
-            "cusps": jnp.zeros(2),
+            "coefficients": np.asarray(coefficients, dtype=float),
+            "mixing": [np.asarray(one) for one in self.mixing],
+            "embedding": self.embedding.parameters(source),
+            "jastrow": {"in": scaled_normal(source, self.width, self.width), "out": np.zeros(self.width)},
+            "cusps": np.zeros(2),
         }
         if self.backflow:
-            channels = scaled_normal(third, self.width, _CHANNELS)
-            found["backflow"] = {"in": channels, "out": [jnp.zeros((_CHANNELS, *one.shape)) for one in self.mixing]}
+            channels = scaled_normal(source, self.width, _CHANNELS)
+            found["backflow"] = {"in": channels, "out": [np.zeros((_CHANNELS, *one.shape)) for one in self.mixing]}
         return found
 
     def __call__(self, parameters: dict[str, Any], r: Float[Array, "electrons 3"]) -> LogPsi:

@@ -12,7 +12,6 @@ from bayesmol.errors import DataError, expected
 from bayesmol.wavefunctions.ansatz import Ansatz, Trial
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.orbital_network import OrbitalNetwork
-from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.training import Training
 
 if TYPE_CHECKING:
@@ -69,12 +68,11 @@ class PauliNet(Ansatz):
             raise DataError(expected("reference", "orbitals", None, "call PauliNet.reference"))
         kept = _kept(reference, self.virtuals)
         mixing = tuple(_chosen(one, kept) for one in (reference.up, reference.down))
-        with double():
-            orbitals = replace(reference.orbitals, coefficients=np.asarray(reference.orbitals.coefficients)[:, kept])
-            network = OrbitalNetwork(
-                molecule, _Fixed(orbitals), mixing, width=self.width, layers=self.layers, backflow=self.backflow
-            )
-            parameters = network.parameters({}, reference.coefficients, key=jax.random.key(seed))
+        orbitals = replace(reference.orbitals, coefficients=np.asarray(reference.orbitals.coefficients)[:, kept])
+        network = OrbitalNetwork(
+            molecule, _Fixed(orbitals), mixing, width=self.width, layers=self.layers, backflow=self.backflow
+        )
+        parameters = network.parameters({}, reference.coefficients, np.random.default_rng(seed))
         return Trial(molecule, network, parameters, reference)
 
 

@@ -7,7 +7,6 @@ import pytest
 from bayesmol.wavefunctions.fermi_net import FermiNet
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.pauli_net import PauliNet
-from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.training import Training
 
 
@@ -21,10 +20,9 @@ def lithium_hydride():
 def stirred(lithium_hydride):
     """A random wavefunction, no weight of which is zero: ``(log_psi, parameters)``."""
     trial = FermiNet(determinants=3, width=6, functions=3).build(lithium_hydride, seed=1)
-    with double():
-        leaves, tree = jax.tree.flatten(trial.parameters)
-        keys = jax.random.split(jax.random.key(3), len(leaves))
-        moved = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    leaves, tree = jax.tree.flatten(trial.parameters)
+    source = np.random.default_rng(3)
+    moved = [leaf + 0.3 * source.normal(size=leaf.shape) for leaf in leaves]
     return trial.log_psi, jax.tree.unflatten(tree, moved)
 
 

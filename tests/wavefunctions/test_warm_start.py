@@ -25,8 +25,7 @@ def fixed(distance, coefficients, mixing):
     molecule = hydrogen(distance)
     orbitals = SlaterOrbitals(molecule.positions, np.ones(2), np.asarray(coefficients), ((0, 0, 0),) * 2)
     network = OrbitalNetwork(molecule, _Fixed(orbitals), (mixing, mixing), width=4, layers=1, backflow=True)
-    with double():
-        parameters = network.parameters({}, np.ones(1), key=jax.random.key(0))
+    parameters = network.parameters({}, np.ones(1), np.random.default_rng(0))
     return Trial(molecule, network, parameters)
 
 
