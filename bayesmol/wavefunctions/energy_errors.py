@@ -82,10 +82,10 @@ class ErrorEstimates:
         """The largest value, with the degrees of freedom for Student's t.
 
         They are those of the sharpest estimate, as the largest of some that agree errs upwards already; but its own if
-        it exceeds the sharpest beyond noise (5 %).
+        it exceeds the sharpest beyond noise (1 %).
         """
         largest = max(self.known, key=lambda one: one.value, default=_UNKNOWN)
-        own = largest.exceeds(self.sharpest, 0.95)
+        own = largest.exceeds(self.sharpest, 0.99)
         return largest if own else StandardError(largest.value, self.sharpest.degrees_of_freedom)
 
 
