@@ -74,7 +74,8 @@ def _carried(trial: Trial, neighbour: Trial, parameters: Any, walkers: np.ndarra
         return {}
     found = {"mixing": mixing, "coefficients": parameters["coefficients"]}
     if trial.log_psi.backflow:
-        found["backflow"] = [jnp.einsum("vw,kpwm->kpvm", change, one) for one in parameters["backflow"]]
+        out = [jnp.einsum("vw,kpwm->kpvm", change, one) for one in parameters["backflow"]["out"]]
+        found["backflow"] = {"in": parameters["backflow"]["in"], "out": out}
     return found
 
 

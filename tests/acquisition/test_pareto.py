@@ -74,6 +74,7 @@ def test_hypervolume_by_inclusion_and_exclusion(normal):
     assert hypervolume(flat, deep, goals="maximise") == pytest.approx(want)
 
 
+@pytest.mark.slow
 def test_selection_advances_the_front_without_repeating_itself():
     cost = Gaussian(torch.tensor([0.2, 0.2, 0.6, 0.5]).double(), torch.full((4,), 1e-6).double(), unit="eV")
     yields = Gaussian(torch.tensor([0.8, 0.8, 0.95, 0.1]).double(), torch.full((4,), 1e-6).double(), unit="")
