@@ -99,7 +99,7 @@ def hartree_fock(
 def casscf(
     molecule: Molecule, electrons: int, orbitals: int, basis: str = "cc-pvtz", *, virtuals: int = _VIRTUALS
 ) -> Reference:
-    """Determinants of a complete active space over its natural orbitals, those with |c| > 0.01, the largest first.
+    """Determinants of a complete active space over its natural orbitals, those above 0.01 in size, largest first.
 
     The spin is that of the molecule, and so is that of the state: others are shifted upwards.
 
