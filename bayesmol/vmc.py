@@ -30,7 +30,10 @@ Source = Annotated[
         show_default=False,
     ),
 ]
-Minutes = Annotated[float, typer.Option(help="Wall time, three quarters of it to train.", min=0.01)]
+Minutes = Annotated[
+    float,
+    typer.Option(help="Wall time, three quarters of it to train; the evaluation takes 400 draws at least.", min=0.01),
+]
 Kind = Annotated[
     Literal["paulinet", "slater-jastrow", "ferminet"],
     typer.Option(help="Orbitals and a graph network; fixed orbitals; no orbitals."),
@@ -71,17 +74,20 @@ def vmc(
     bayesmol vmc radical.xyz --charge 1 --spin 1
     bayesmol vmc water.bm --draws 4000 --seed 1
     """
+    from bayesmol.wavefunctions.precision import placed
+
     clock, seed = time.monotonic(), study.settings["seed"]
     study.packages = PACKAGES
     _check_page(report)
-    wavefunction, checkpoint = _wavefunction(study, source, minutes, ansatz, determinants, (charge, spin), out)
-    with study.stage("evaluate"):
-        judged = evaluated(wavefunction, draws, 60 * minutes - (time.monotonic() - clock), seed)
-    tell(study, judged)
-    if report is not None:
-        with study.stage("report"):
-            write_text(report, _page(study, judged, source))
-        study.notes.append(f"written: {report}")
+    with placed(study.settings["device"]):
+        wavefunction, checkpoint = _wavefunction(study, source, minutes, ansatz, determinants, (charge, spin), out)
+        with study.stage("evaluate"):
+            judged = evaluated(wavefunction, draws, 60 * minutes - (time.monotonic() - clock), seed)
+        tell(study, judged)
+        if report is not None:
+            with study.stage("report"):
+                write_text(report, _page(study, judged, source))
+            study.notes.append(f"written: {report}")
     if out is not None and out != Path(source):
         bm.save(wavefunction, out)
         study.notes.append(f"written: {out}")

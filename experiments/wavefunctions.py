@@ -17,7 +17,9 @@ from bayesmol.vmc import PACKAGES, Determinants, Kind, Number
 System = Annotated[
     str, typer.Option(help="An atom or molecule of the literature, such as He, H2, LiH, Be, H4-square; or a file.")
 ]
-Minutes = Annotated[float, typer.Option(help="Wall time of training and evaluation, with all compilation.", min=0.01)]
+Minutes = Annotated[
+    float, typer.Option(help="Wall time with all compilation; the evaluation takes 400 draws at least.", min=0.01)
+]
 Repeats = Annotated[int, typer.Option(help="Independent runs of each system.", min=2)]
 Walkers = Annotated[int, typer.Option(help="Walkers of each run.", min=2)]
 Draws = Annotated[int, typer.Option(help="Draws of each walker.", min=50)]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bayesmol.errors import DataError, expected
 from bayesmol.report import Study
 from bayesmol.vmc import TRAINING, evaluated, molecule_of, specification, tell
 from bayesmol.wavefunctions.exact_energies import ExactEnergy
+from bayesmol.wavefunctions.precision import placed
 from bayesmol.wavefunctions.report import Judged
 
-__all__ = ["energy", "expectations", "placed"]
+__all__ = ["energy", "expectations"]
 
 TARGETS: Mapping[str, tuple[float, float]] = {
     "He": (1.0, 0.1),
@@ -79,24 +78,3 @@ def expectations(system: str, minutes: float) -> dict[str, dict[str, Any]]:
         if system in table and minutes >= table[system][0]:
             found.setdefault(figure, {})[side] = table[system][1]
     return found
-
-
-@contextmanager
-def placed(device: str) -> Iterator[None]:
-    """Compute on this device.
-
-    Raises
-    ------
-    DataError
-        If JAX does not see it.
-    """
-    import jax
-
-    kind, _, number = device.partition(":")
-    try:
-        chosen = jax.devices({"cuda": "gpu"}.get(kind, kind))[int(number or 0)]
-    except (RuntimeError, IndexError, ValueError) as error:
-        remedy = "install jax with support of this device"
-        raise DataError(expected("--device", "a device that JAX sees", repr(device), remedy)) from error
-    with jax.default_device(chosen):
-        yield

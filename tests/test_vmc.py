@@ -91,8 +91,8 @@ def ansatz(monkeypatch, tmp_path):
     return found
 
 
-def run(source="He", seed=0, **options):
-    study = Study("bayesmol", "vmc", {"seed": seed}, console=Console(quiet=True))
+def run(source="He", seed=0, device="cpu", **options):
+    study = Study("bayesmol", "vmc", {"seed": seed, "device": device}, console=Console(quiet=True))
     return command.vmc(study, source, **options)
 
 

@@ -49,10 +49,11 @@ class BoltzmannGenerator:
         Specification of the flow, with ``build``: by default mixed couplings for molecules, autoregressive below
         five dimensions, spline couplings otherwise.
     objective
-        What is minimised. By default, of molecules and of particles with a symmetry, the forward divergence on draws of
-        chains, which start at the samples, or where ``exploration`` leads, and go on in training for molecules; of
-        other densities the forward and the reverse divergence together, and without samples and below five dimensions
-        constrained mass transport from a broad start.
+        What is minimised. By default, of molecules and of particles with a symmetry, the forward divergence on draws
+        of chains, which start at the samples, or where ``exploration`` leads; of molecules they go on in training, and
+        of particles one image of each is learnt (:class:`~bayesmol.flows.unfolding.UnfoldedKL`). Of other densities
+        the forward and the reverse divergence together, and without samples and below five dimensions constrained
+        mass transport from a broad start.
     exploration
         How chains find the configurations of a density.
     minutes

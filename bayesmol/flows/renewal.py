@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from bayesmol.errors import DataError, expected
 from bayesmol.flows.counted import Counted
 from bayesmol.flows.flow import Flow
 from bayesmol.flows.objectives import ForwardKL
-from bayesmol.flows.proposal import Target
-from bayesmol.flows.training import Training
 from bayesmol.inference.metropolis import HamiltonianMonteCarlo
 
 __all__ = ["RenewedKL"]
@@ -44,24 +40,6 @@ class RenewedKL(ForwardKL):
         super().__post_init__()
         if min(self.rounds, self.moved, self.leapfrogs) < 1:
             raise DataError(expected("rounds, moved, leapfrogs", "positive counts", self))
-
-    def fit(
-        self,
-        flow: Flow,
-        target: Target,
-        samples: Float[Tensor, "points dimension"] | None = None,
-        *,
-        seed: int | torch.Generator,
-        checkpoint: str | os.PathLike[str] | None = None,
-    ) -> Training:
-        """Fit the parameters in place, from draws of the target in the order in which they were made.
-
-        Raises
-        ------
-        DataError, ShapeError
-            If there are no samples, they do not fit the flow, or one has no finite energy.
-        """
-        return super().fit(flow, target, samples, seed=seed, checkpoint=checkpoint)
 
     def refresh(
         self, flow: Flow, target: Counted, data: dict[str, Tensor], turn: int, source: torch.Generator

@@ -60,6 +60,10 @@ class Exploration:
     length: int = 40
     warm: float = 0.2
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.warm < 1:
+            raise DataError(expected("warm", "a share from 0 to below 1", self.warm))
+
     def fit(
         self, density: BoltzmannDensity, *, seed: int | torch.Generator, kind: Kind = "auto"
     ) -> tuple[Float[Tensor, "points dimension"], int]:
@@ -107,9 +111,10 @@ class Exploration:
         """
         source = generator(seed, rows.device)
         view = molecular(density, rows, seed=source)
-        hot = 0 if warm is None else int(self.warm * self.chains)
-        parts = ((rows, self.chains - hot), (rows if warm is None else warm, hot))
-        start = torch.cat([_some(part, count, source) for part, count in parts])
+        start = _some(rows, self.chains, source)
+        if warm is not None:
+            count = int(self.warm * self.chains)
+            start[:count] = _some(warm, count, source)
         sampler = HamiltonianMonteCarlo(step=0.2, leapfrogs=self.leapfrogs, warmup=20, draws=self.length)
         walk = sampler.fit(Viewed(density, view), view(start)[0], seed=source)
         drawn = walk.values.transpose(0, 1).flatten(0, 1)

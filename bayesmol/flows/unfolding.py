@@ -98,7 +98,16 @@ class UnfoldedKL(ForwardKL):
     def refresh(
         self, flow: SymmetricFlow, target: Counted, data: dict[str, Tensor], turn: int, source: torch.Generator
     ) -> dict[str, Tensor]:
-        """One image of each sample."""
+        """One image of each sample.
+
+        Raises
+        ------
+        DataError
+            If the flow has no symmetry.
+        """
+        if not isinstance(flow, SymmetricFlow):
+            got = f"a {type(flow).__name__}"
+            raise DataError(expected("flow", "the flow of a density with a symmetry", got, "take ForwardKL"))
         x = data["x"]
         if not turn:
             return {**data, "images": flow.aligned(x, x[0]), "rows": torch.arange(len(x), device=x.device)}

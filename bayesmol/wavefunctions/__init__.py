@@ -33,7 +33,7 @@ _NAMES = {
     "features": "observables",
     "hartree_fock": "reference",
     "iterates": "sensitivity",
-    "known_energy": "known_energies",
+    "known_energy": "exact_energies",
     "multireference": "reference",
     "nuclear_forces": "observables",
     "pair_distances": "observables",

@@ -241,4 +241,4 @@ def _imported(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise DependencyError.extra(module.split(".")[0], "reference") from error
+        raise DependencyError.extra(module.split(".")[0], "quantum") from error

@@ -17,10 +17,9 @@ from jaxtyping import Float
 from bayesmol.wavefunctions import plots
 from bayesmol.wavefunctions.ansatz import Trial
 from bayesmol.wavefunctions.energy import Energy
-from bayesmol.wavefunctions.exact_energies import ExactEnergy
+from bayesmol.wavefunctions.exact_energies import ExactEnergy, known_energy
 from bayesmol.wavefunctions.extrapolation import Extrapolated, ZeroVarianceExtrapolation
 from bayesmol.wavefunctions.fitted import FittedWavefunction
-from bayesmol.wavefunctions.known_energies import known_energy
 from bayesmol.wavefunctions.precision import double
 
 if TYPE_CHECKING:

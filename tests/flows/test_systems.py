@@ -7,11 +7,13 @@ import torch
 from ase.build import molecule
 
 from bayesmol.errors import DataError
+from bayesmol.flows import systems
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.model_densities import double_well
 from bayesmol.flows.molecule import alanine_dipeptide
 from bayesmol.flows.particle_densities import dw4, lennard_jones
 from bayesmol.flows.systems import Exploration, coordinates
+from bayesmol.inference.metropolis import HamiltonianMonteCarlo
 
 SHORT = Exploration(hottest=4.0, rungs=4, walkers=16, warmup=60, draws=40, thin=1)
 
@@ -78,3 +80,24 @@ def test_a_molecule_moves_in_its_own_coordinates():
 def test_nowhere_to_start():
     with pytest.raises(DataError, match="start"):
         SHORT.fit(BoltzmannDensity(lambda x: x.square().sum(1), 2), seed=0)
+
+
+def test_a_share_of_the_chains_starts_where_it_is_warmer(monkeypatch):
+    density, starts = alanine_dipeptide(300.0), []
+
+    class Chains(HamiltonianMonteCarlo):
+        def fit(self, target, start, *, seed):
+            starts.append(start)
+            return super().fit(target, start, seed=seed)
+
+    monkeypatch.setattr(systems, "HamiltonianMonteCarlo", Chains)
+    cold = rows_about(density.start.double(), 0.01, 40)
+    spec = Exploration(chains=20, length=1, leapfrogs=1, warm=0.25)
+    warmer = rows_about(density.start.double(), 0.01, 1)
+    for warm, wanted in ((warmer, 5), (None, 0)):
+        spec.filled(density, cold, warm, seed=1)
+        alike = (starts[-1][:, None] - starts[-1]).abs().amax(2) < 1e-12
+        assert int(alike.sum(1).max()) >= wanted, "five of twenty have the only warm configuration"
+    assert int(alike[:5, :5].sum()) < 25, "without warm ones all start among the cold ones"
+    with pytest.raises(DataError, match="warm"):
+        Exploration(warm=1.0)

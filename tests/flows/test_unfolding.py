@@ -85,3 +85,9 @@ def test_bad_settings():
         UnfoldedKL(rounds=0)
     with pytest.raises(DataError, match="unfolded"):
         UnfoldedKL(unfolded=0)
+
+
+def test_a_flow_without_symmetry_is_refused(mirrored, normal, source):
+    flow = Couplings(layers=0).build(torch.zeros(2, dtype=torch.bool), seed=0)
+    with pytest.raises(DataError, match="symmetry"):
+        UnfoldedKL(optimisation=Optimisation(steps=2)).fit(flow, mirrored, draws(normal, source), seed=0)
