@@ -71,8 +71,8 @@ def train(
     density = placed(alanine_dipeptide(300.0), device)
     samples = None if data is None else configurations(data).to(device)
     known = None if reference is None else configurations(reference).to(device)
-    exploring = minutes * (0.1 if data else 0.3)
-    spec = BoltzmannGenerator(minutes=minutes - exploring, exploration=exploration(exploring, data=data is not None))
+    exploring = 0.3 * minutes
+    spec = BoltzmannGenerator(minutes=minutes - exploring, exploration=exploration(exploring))
     with study.stage("train", "training"):
         generator = spec.fit(density, samples, seed=seed)
     boltzmann_train.verdict(study, generator, known, seed=seed)
@@ -89,12 +89,12 @@ def placed(density: BoltzmannDensity, device: str) -> BoltzmannDensity:
     return replace(density, start=density.start.to(device))
 
 
-def exploration(minutes: float, *, data: bool) -> Exploration:
-    """Chains that take about so many CPU minutes at 9000 energies with gradients a second; with data no tempering."""
+def exploration(minutes: float) -> Exploration:
+    """Tempering and chains that take about so many CPU minutes at 9000 energies with gradients a second."""
     walkers, rungs, leapfrogs, chains = 48, 8, 10, 1024
     evaluations = 60 * minutes * 9000
     sweeps = max(int(0.6 * evaluations / (walkers * rungs * leapfrogs)), 40)
-    length = max(int((1.0 if data else 0.4) * evaluations / (chains * leapfrogs)) - 20, 10)
+    length = max(int(0.4 * evaluations / (chains * leapfrogs)) - 20, 10)
     return Exploration(3.3, rungs, walkers, sweeps // 5, sweeps - sweeps // 5, 1, leapfrogs, chains, length)
 
 

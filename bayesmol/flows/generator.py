@@ -123,10 +123,9 @@ class BoltzmannGenerator:
 
     def _found(self, density: BoltzmannDensity, rows: Tensor | None, source: torch.Generator) -> tuple[Tensor, int]:
         """Configurations that show where the density is, and what their energies cost."""
-        if rows is None:
-            return self.exploration.fit(density, seed=source, kind=self.coordinates)
-        if self.objective is None and suitable(density, self.coordinates) == "internal":
-            return self.exploration.filled(density, rows, seed=source)
+        molecule = self.objective is None and suitable(density, self.coordinates) == "internal"
+        if rows is None or molecule:
+            return self.exploration.fit(density, rows, seed=source, kind=self.coordinates)
         return rows, 0
 
     def _from_chains(self, density: BoltzmannDensity) -> bool:

@@ -65,22 +65,29 @@ class Exploration:
             raise DataError(expected("warm", "a share from 0 to below 1", self.warm))
 
     def fit(
-        self, density: BoltzmannDensity, *, seed: int | torch.Generator, kind: Kind = "auto"
+        self,
+        density: BoltzmannDensity,
+        samples: Float[Tensor, "points dimension"] | None = None,
+        *,
+        seed: int | torch.Generator,
+        kind: Kind = "auto",
     ) -> tuple[Float[Tensor, "points dimension"], int]:
         """Configurations at the temperature of the density, in the order of their simulation, and what they cost.
 
-        Molecules move in whitened internal coordinates, in which one step suits all of them.
+        Molecules move in whitened internal coordinates, in which one step suits all of them. With ``samples`` of a
+        molecule tempering starts from these and finds only where it is warmer: how much is in each basin is what the
+        samples say.
 
         Raises
         ------
         DataError
-            If the density has no ``start``.
+            If there are no samples and the density has no ``start``.
         """
-        if density.start is None:
+        if samples is None and density.start is None:
             raise DataError(expected("density.start", "a configuration to start from", None, "or give samples"))
-        source = generator(seed, density.start.device)
-        start = density.start.double()[torch.arange(self.walkers) % len(density.start)]
-        view = molecular(density, seed=source) if suitable(density, kind) == "internal" else None
+        source = generator(seed, (density.start if samples is None else samples).device)
+        start = self._start(density, samples, source)
+        view = molecular(density, samples, seed=source) if suitable(density, kind) == "internal" else None
         target = density if view is None else Viewed(density, view)
         found = ParallelTempering(
             ParallelTempering.geometric(self.hottest, self.rungs),
@@ -92,9 +99,15 @@ class Exploration:
         rows = found.values[0].transpose(0, 1).flatten(0, 1)
         if view is None:
             return rows, found.evaluations
+        cold = view.inverse(rows)[0] if samples is None else samples.double()
         warm = view.inverse(found.values[1 : self.rungs // 2 + 1].flatten(0, 2))[0]
-        filled, cost = self.filled(density, view.inverse(rows)[0], warm, seed=source)
+        filled, cost = self.filled(density, cold, warm, seed=source)
         return filled, found.evaluations + cost
+
+    def _start(self, density: BoltzmannDensity, samples: Tensor | None, source: torch.Generator) -> Tensor:
+        if samples is None:
+            return density.start.double()[torch.arange(self.walkers) % len(density.start)]
+        return _some(samples.double(), self.walkers, source)
 
     def filled(
         self,
