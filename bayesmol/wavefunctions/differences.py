@@ -19,6 +19,7 @@ from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.inference.bridge import free_energy_difference
 from bayesmol.inference.random import integer_seed
 from bayesmol.posterior import Estimate
+from bayesmol.wavefunctions.batches import batched
 from bayesmol.wavefunctions.energy import Energy
 from bayesmol.wavefunctions.energy_checks import tail_index
 from bayesmol.wavefunctions.energy_errors import error_estimates
@@ -33,7 +34,6 @@ __all__ = ["EnergyDifference", "Sampled", "difference_of_samples", "energy_diffe
 
 _TAIL = 0.7
 _WALKERS = 128
-_CHUNK = 256
 
 
 class Sampled(NamedTuple):
@@ -276,11 +276,11 @@ def _looked(side: Sampled, r: Float[np.ndarray, "walkers draws electrons 3"]) ->
 
 @lru_cache(maxsize=16)
 def _look(log_psi: TrialFunction, system: System) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    energies = local_energies(log_psi, system, chunk=_CHUNK)
+    energies = local_energies(log_psi, system)
+    logs = batched(lambda parameters, r: log_psi(parameters, r).log)
 
     def every(parameters: Any, r: jax.Array) -> tuple[jax.Array, jax.Array]:
-        log = jax.lax.map(lambda one: log_psi(parameters, one).log, r, batch_size=_CHUNK)
-        return energies(parameters, r).total, 2 * log
+        return energies(parameters, r).total, 2 * logs(parameters, r)
 
     return jax.jit(every)
 

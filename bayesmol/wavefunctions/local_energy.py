@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayesmol.errors import ConvergenceError, expected
+from bayesmol.wavefunctions.batches import batched
 from bayesmol.wavefunctions.log_psi import LogPsi
 from bayesmol.wavefunctions.precision import double
 
@@ -19,8 +20,6 @@ __all__ = ["LocalEnergy", "System", "checked", "kinetic", "local_energies", "pot
 
 TrialFunction = Callable[[Any, Array], LogPsi]
 _STEP, _PATTERN = 1e-4, np.array([1.0, -8, 8, -1]) / 12  # bohr; five-point formula at −2, −1, 1, 2 steps
-_CHUNK = {"cpu": 16}  # walkers at once whose arrays stay in the caches: 16 take ⅔ of the time of 128, ½ of that of 512
-_CHUNK_ELSEWHERE = 1024
 
 
 @runtime_checkable
@@ -92,28 +91,15 @@ def local_energies(
     Parameters
     ----------
     chunk
-        Walkers are taken in parts of at most so many, of equal size where that is possible; by default few on a CPU
-        and many on an accelerator. JAX 0.10 has returned wrong Laplacians for large batches in 32 bits.
+        Walkers at once, as in :func:`~bayesmol.wavefunctions.batches.batched`.
     """
-    size = _CHUNK.get(jax.default_backend(), _CHUNK_ELSEWHERE) if chunk is None else chunk
 
     def single(parameters: Any, r: Array) -> LocalEnergy:
         laplacian, gradient = kinetic(log_psi, parameters, r)
         energy = potential(molecule, r)
         return LocalEnergy(2 * laplacian - gradient + energy, laplacian, gradient, energy)
 
-    def batched(parameters: Any, walkers: Array) -> LocalEnergy:
-        if len(walkers) <= size:
-            return jax.vmap(single, (None, 0))(parameters, walkers)
-        return jax.lax.map(lambda r: single(parameters, r), walkers, batch_size=_part(len(walkers), size))
-
-    return batched
-
-
-def _part(walkers: int, chunk: int) -> int:
-    """Size of equal parts of at most ``chunk``, so that no remainder is compiled; ``chunk`` if they would be small."""
-    parts = next(n for n in range(-(-walkers // chunk), walkers + 1) if walkers % n == 0)
-    return walkers // parts if 2 * walkers // parts >= chunk else chunk
+    return batched(single, chunk=chunk)
 
 
 def checked(

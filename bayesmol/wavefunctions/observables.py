@@ -17,11 +17,10 @@ from torch import Tensor
 from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.posterior import Draws
 from bayesmol.posterior.estimate import Estimate
+from bayesmol.wavefunctions.batches import batched
 from bayesmol.wavefunctions.local_energy import System, TrialFunction
 
 __all__ = ["dipole", "features", "nuclear_forces", "pair_distances", "radial_density"]
-
-_CHUNK = 256
 
 
 def dipole(draws: Draws, molecule: System) -> Estimate:
@@ -95,7 +94,7 @@ def pair_distances(draws: Draws, edges: Float[Tensor, " edges"]) -> Estimate:
 
 
 def nuclear_forces(
-    log_psi: TrialFunction, molecule: System, *, chunk: int = _CHUNK
+    log_psi: TrialFunction, molecule: System, *, chunk: int | None = None
 ) -> Callable[[Any, Float[Array, "walkers electrons 3"]], Float[Array, "walkers nuclei 3"]]:
     r"""Function of parameters and walkers: Hellmann–Feynman forces on the nuclei in Ha/bohr, of finite variance.
 
@@ -130,7 +129,7 @@ def nuclear_forces(
         across = (drift - unit * jnp.sum(unit * drift, -1, keepdims=True)) / away
         return charges[:, None] * jnp.sum(across, 0) + _between_nuclei(charges, places)
 
-    return lambda parameters, walkers: jax.lax.map(lambda r: single(parameters, r), walkers, batch_size=chunk)
+    return batched(single, chunk=chunk)
 
 
 def features(

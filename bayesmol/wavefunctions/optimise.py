@@ -197,12 +197,16 @@ Optimiser = Spring | MinSR | Adam
 def _natural(scores: Array, residuals: Array, last: Array, damping: float) -> Array:
     """The direction of :class:`Spring`, whose momentum is already in ``last``."""
     walkers = len(residuals)
-    centred = (scores - jnp.mean(scores, 0)) / math.sqrt(walkers)
-    target = (residuals - jnp.mean(residuals)) / math.sqrt(walkers) - centred @ last
-    # Centring gives the Gram matrix one zero eigenvalue; the constant lifts it and changes nothing else.
-    gram = centred @ centred.T + damping * jnp.eye(walkers, dtype=scores.dtype) + 1 / walkers
+
+    def centred(values: Array) -> Array:
+        return (values - jnp.mean(values, 0)) / math.sqrt(walkers)
+
+    # The Gram matrix is centred in place of the many scores. That gives it one zero eigenvalue; the constant lifts it
+    # and changes nothing else.
+    gram = centred(centred(scores @ scores.T).T) + damping * jnp.eye(walkers, dtype=scores.dtype) + 1 / walkers
+    target = centred(residuals - scores @ last)
     solution = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram, lower=True), target)
-    return centred.T @ solution + last
+    return centred(solution) @ scores + last
 
 
 def _shortened(step: Array, constraint: float) -> Array:

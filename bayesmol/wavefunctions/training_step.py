@@ -11,13 +11,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from bayesmol.wavefunctions.batches import batched
 from bayesmol.wavefunctions.local_energy import System, TrialFunction, local_energies
 from bayesmol.wavefunctions.optimise import Optimiser, clipped
 from bayesmol.wavefunctions.walkers import Sampler, State, refreshed
 
 __all__ = ["Learning", "compiled", "redrawn"]
-
-_CHUNK = 256  # walkers whose scores are taken at once
 
 
 class Learning(NamedTuple):
@@ -54,9 +53,9 @@ def compiled(
 
     def learn(now: Learning, key: Array, rate: float, memory: float) -> tuple[Learning, Array]:
         vector, tree = ravel_pytree(now.parameters)
-        score = jax.grad(lambda flat, r: log_psi(tree(flat), r).log)
+        score = batched(jax.grad(lambda flat, r: log_psi(tree(flat), r).log))
         energy = energies(now.parameters, now.walkers.r).total
-        scores = jax.lax.map(lambda r: score(vector, r), now.walkers.r, batch_size=_CHUNK)
+        scores = score(vector, now.walkers.r)
         cut = clipped(energy, clip)
         moved, state = optimiser.update(scores, cut.energies, vector, now.optimiser, rate)
         taken = jnp.isfinite(moved).all() & jnp.isfinite(energy).all()

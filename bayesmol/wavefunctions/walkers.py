@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from bayesmol.errors import DataError, expected
+from bayesmol.wavefunctions.batches import batched
 from bayesmol.wavefunctions.local_energy import System, TrialFunction
 from bayesmol.wavefunctions.starting import start
 
@@ -167,14 +168,14 @@ def _check(step: float, target: float) -> None:
 @lru_cache(maxsize=16)
 def _log_and_drift(log_psi: TrialFunction) -> Callable:
     """Compiled also where the caller does not compile: one by one, its operations would take seconds."""
-    single = jax.vmap(jax.value_and_grad(lambda r, parameters: log_psi(parameters, r).log), (0, None))
-    return jax.jit(lambda parameters, r: single(r, parameters))
+    single = batched(jax.value_and_grad(lambda parameters, r: log_psi(parameters, r).log, 1))
+    return jax.jit(single)
 
 
 @lru_cache(maxsize=16)
 def _log_alone(log_psi: TrialFunction) -> Callable:
-    single = jax.vmap(lambda r, parameters: log_psi(parameters, r).log, (0, None))
-    return jax.jit(lambda parameters, r: (single(r, parameters), jnp.zeros_like(r)))
+    single = batched(lambda parameters, r: log_psi(parameters, r).log)
+    return jax.jit(lambda parameters, r: (single(parameters, r), jnp.zeros_like(r)))
 
 
 def _initial(evaluate: Callable, parameters: Any, r: Array, step: float) -> State:

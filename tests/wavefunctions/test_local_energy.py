@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bayesmol.errors import ConvergenceError
-from bayesmol.wavefunctions.local_energy import _part, checked, kinetic, local_energies, potential
+from bayesmol.wavefunctions.local_energy import checked, kinetic, local_energies, potential
 from bayesmol.wavefunctions.log_psi import LogPsi, determinant_sum
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.precision import double
@@ -112,8 +112,3 @@ def test_values_that_are_not_finite_are_found():
         parameters, r = example(4096)
         with pytest.raises(ConvergenceError):
             checked(compiled(64), network, parameters, r.at[0, 0].set(jnp.nan))
-
-
-def test_parts_are_equal_where_that_is_possible():
-    assert _part(1000, 64) == 50 and _part(512, 64) == 64 and _part(4096, 64) == 64
-    assert _part(1009, 64) == 64

@@ -1,0 +1,25 @@
+"""Functions of many walkers are those of each."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesmol.wavefunctions.batches import _part, batched
+
+
+def single(parameters, r):
+    return parameters * jnp.sum(r**2), r[0]
+
+
+@pytest.mark.parametrize(("walkers", "chunk"), [(1, 4), (4, 4), (12, 4), (13, 4), (7, None), (40, None)])
+def test_each_walker_on_its_own(walkers, chunk):
+    r = np.random.default_rng(0).standard_normal((walkers, 2, 3)).astype(np.float32)
+    square, first = jax.jit(batched(single, chunk=chunk))(2.0, r)
+    assert np.allclose(square, 2 * (r**2).sum((1, 2)), rtol=1e-5)
+    assert np.array_equal(first, r[:, 0])
+
+
+def test_parts_are_equal_unless_they_would_be_small():
+    assert _part(1000, 64) == 50 and _part(512, 64) == 64 and _part(4096, 64) == 64
+    assert _part(1009, 64) == 64
