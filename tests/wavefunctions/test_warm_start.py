@@ -53,7 +53,7 @@ FIRST = np.array([[[1.0], [0.0]]])
 
 def test_orbitals_in_another_order_and_with_another_sign_give_the_same_wavefunction(walkers):
     old = fixed(1.4, BONDING, FIRST)
-    new = fixed(1.4, np.array(BONDING)[:, ::-1] * [-1, 2], FIRST[:, ::-1])
+    new = fixed(1.4, np.array(BONDING)[:, ::-1] * [-1, 1], FIRST[:, ::-1])
     learned = stirred(old.parameters)
     carried = warm_start(new, old, learned, walkers)
     points = walkers[:20, 0]
