@@ -35,6 +35,7 @@ print(bm.acquisition.select(model, calibration, size=2))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", [POSTERIORS, STORY], ids=["posteriors", "potential"])
 def test_shapes_hold(story):
     result = subprocess.run([sys.executable, "-c", CHECKED + story], capture_output=True, text=True, check=False)

@@ -84,6 +84,7 @@ def test_the_report_is_whole_in_itself(outcome):
         assert part in text
 
 
+@pytest.mark.slow
 def test_a_second_run_replaces_the_first_with_the_same_figures(outcome):
     folder, first, _ = outcome
     second, _ = run(folder)

@@ -48,7 +48,7 @@ def r_hat(values: Float[Tensor, "chain draw *event"]) -> Float[Tensor, "*event"]
 
 def _scores(values: Tensor) -> Tensor:
     """Normal scores of the ranks over all chains; equal values share their mean rank."""
-    flat = values.flatten(0, 1).flatten(1)
+    flat = values.flatten(0, 1).reshape(values.shape[0] * values.shape[1], -1)
     ordered = flat.mT.sort(1).values.contiguous()
     search = flat.mT.contiguous()
     ranks = (torch.searchsorted(ordered, search) + torch.searchsorted(ordered, search, right=True) + 1) / 2

@@ -57,3 +57,9 @@ def test_what_is_made_of_the_draws(normal):
         chains.thinned(201)
     with pytest.raises(DataError, match="4 draws"):
         r_hat(normal(2, 3, 1))
+
+
+def test_one_number_a_draw_is_judged_like_a_row_of_one():
+    values = torch.randn(4, 100, generator=torch.Generator().manual_seed(0))
+    assert r_hat(values).shape == ()
+    assert torch.equal(r_hat(values), r_hat(values[..., None])[0])

@@ -39,7 +39,7 @@ def by_tree(item, density):
 
 
 def test_differentiable(normal):
-    density, listed = normal(3, 16).requires_grad_(), couplings(3, 4)
+    density, listed = normal(1, 16).requires_grad_(), couplings(3, 4)
 
     def both(point):
         return products(point, listed)
