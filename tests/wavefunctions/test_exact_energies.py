@@ -32,7 +32,7 @@ def test_fractions():
     row = ExactEnergy(-2.0, 0.0, "", -1.0, "")
     assert [row.correlation_fraction(energy) for energy in (-1.0, -1.75, -2.0)] == [0.0, 0.75, 1.0]
     assert math.isnan(exact_energy("H").correlation_fraction(-0.5))
-    assert math.isnan(exact_energy("H2O").correlation_fraction(-76.4))
+    assert math.isnan(exact_energy("H4-square").correlation_fraction(-2.0))
     with pytest.raises(DataError, match="name: expected one of H, He"):
         exact_energy("H4-rectangle")
 
