@@ -15,6 +15,7 @@ _PACKAGES = (
     "applicability",
     "calibration",
     "data",
+    "dynamics",
     "errors",
     "flows",
     "inference",

@@ -1,4 +1,4 @@
-"""The ``bayesmol`` command: fit, certify, predict, evaluate, acquire, campaign, sample, vmc, quickstart."""
+"""The ``bayesmol`` command and its subcommands, one a task."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import bayesmol as bm
-from bayesmol import campaigning, judging, sampling, vmc
+from bayesmol import campaigning, judging, kinetics, sampling, vmc
 from bayesmol import quickstart as story
 from bayesmol.data import Labelled
 from bayesmol.data.named import named
@@ -252,6 +252,7 @@ def campaign(study: Study, configuration: Configuration, tell: Told = None, repl
 
 command(epilog="Estimates: bm.flows.BoltzmannDraws of the positions and log_weights in OUT.")(sampling.sample)
 command(epilog="Next: open the page of --report, or bayesmol vmc MODEL.bm --draws 8000")(vmc.vmc)
+command(epilog="Next: open the page of --report; then a longer --lag, and other --features")(kinetics.kinetics)
 
 
 @command(epilog="Then: bayesmol predict quickstart/ethanol.bm YOUR_FILE --out predicted.extxyz")

@@ -8,6 +8,9 @@ from bayesmol.data.labelled import Labelled, Source
 from bayesmol.data.labelling import Labels, Reference
 from bayesmol.data.predicted import Predicted, read_predictions
 from bayesmol.data.structures import Structures
+from bayesmol.data.trajectory import Trajectories
+from bayesmol.data.trajectory_files import chunks, read_trajectories
+from bayesmol.data.trajectory_formats import Topology
 
 __all__ = [
     "Cached",
@@ -17,10 +20,14 @@ __all__ = [
     "Reference",
     "Source",
     "Structures",
+    "Topology",
+    "Trajectories",
+    "chunks",
     "load",
     "names",
     "read",
     "read_predictions",
+    "read_trajectories",
     "reference",
     "write",
 ]

@@ -1,0 +1,135 @@
+"""TICA, VAMP and EDMD: Koopman operators on a basis, whose spectra are distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bayesmol.data.trajectory import Trajectories
+from bayesmol.dynamics.koopman import FittedKoopman
+from bayesmol.dynamics.moments import Moments, moments
+from bayesmol.dynamics.spectra import Spectrum, general, reversible, singular, whitening
+from bayesmol.dynamics.weights import bandwidth, block_weights
+from bayesmol.errors import DataError, expected
+from bayesmol.inference.random import generator
+from bayesmol.representation.basis import Identity
+
+__all__ = ["EDMD", "TICA", "VAMP"]
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """What is estimated from the moments of a basis.
+
+    Attributes
+    ----------
+    lag
+        In frames.
+    dimensions
+        Number of processes that are kept, besides the stationary one.
+    basis
+        Functions in which the operator is expanded, with ``fit(x, seed=)``; the features themselves by default.
+    draws
+        Of the posterior.
+    block
+        Frames of a block of moments; by default a thousandth of all frames, and not less than the lag.
+    """
+
+    solve: ClassVar[Callable[..., Spectrum]]
+
+    lag: int = 1
+    dimensions: int = 5
+    basis: Any = field(default_factory=Identity)
+    draws: int = 1000
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        counts = (self.lag, self.dimensions, self.draws, self.block or 1)
+        if min(counts) < 1:
+            raise DataError(expected("lag, dimensions, draws, block", "positive counts", counts))
+
+    def fit(self, data: Any, *, seed: int | torch.Generator) -> FittedKoopman:
+        """Estimate from trajectories: one array (frames, features), several in a list, or ``Trajectories``.
+
+        Raises
+        ------
+        ShapeError, DataError
+            If they are no trajectories of finite features, or are states.
+        ConvergenceError
+            If they are too short for the lag, or for the slowest timescale that they show.
+        """
+        trajectories = Trajectories.of(data)
+        if trajectories.discrete:
+            raise DataError(expected("trajectories", "features", "states", "use MarkovStateModel"))
+        source = generator(seed, trajectories.parts[0].device)
+        basis = self.basis.fit(torch.cat(trajectories.parts), seed=source)
+        found = moments(trajectories, basis, self.lag, block=self.block)
+        return self.estimated(found, basis, trajectories.time_step, trajectories.unit, seed=source)
+
+    def estimated(
+        self, found: Moments, basis: Any, time_step: float = 1.0, unit: str = "frames", *, seed: int | torch.Generator
+    ) -> FittedKoopman:
+        """The same from block moments, such as those of trajectories larger than memory."""
+        early, _, late = found.mean()
+        columns = whitening((early + late) / 2)
+        white = found.projected(columns)
+        solve = type(self).solve
+        estimate = solve(*white.mean())
+        wide = bandwidth(self.lag, _slowest(estimate, self.lag), int(found.pairs))
+        weights = block_weights(white.trajectory, white.length, wide, self.draws, seed=seed)
+        count = min(self.dimensions + 1, columns.shape[1])
+        draws = _in_parts(solve, white, weights.values, count)
+        return FittedKoopman(self, basis, columns, estimate.leading(count), draws, white, weights, time_step, unit)
+
+
+class TICA(_Linear):
+    """Time-lagged independent components: the operator of a system in detailed balance, from data at equilibrium.
+
+    References
+    ----------
+    Pérez-Hernández, Paul, Giorgino, De Fabritiis, Noé, J. Chem. Phys. 139, 015102 (2013).
+    """
+
+    solve = staticmethod(reversible)
+
+
+class VAMP(_Linear):
+    """Singular functions of the operator: no detailed balance and no equilibrium needed.
+
+    References
+    ----------
+    Wu, Noé, J. Nonlinear Sci. 30, 23 (2020).
+    """
+
+    solve = staticmethod(singular)
+
+
+class EDMD(_Linear):
+    """Extended dynamic mode decomposition: eigenvalues of the operator by least squares, complex ones as well.
+
+    References
+    ----------
+    Williams, Kevrekidis, Rowley, J. Nonlinear Sci. 25, 1307 (2015).
+    """
+
+    solve = staticmethod(general)
+
+
+def _slowest(estimate: Spectrum, lag: int) -> float:
+    """Slowest timescale in frames that the estimate shows, without the stationary process."""
+    sizes = estimate.values[1:].abs()
+    if not len(sizes):
+        raise DataError(expected("trajectories", "features that change", "constant ones"))
+    return -lag / math.log(min(float(sizes[0]), 1 - 1e-12)) if float(sizes[0]) > 0 else 0.0
+
+
+def _in_parts(solve: Callable[..., Spectrum], white: Moments, weights: Tensor, count: int) -> Spectrum:
+    """Spectra of all draws, a part of them at a time so that their moments fit in memory."""
+    size = max(1, int(2e7 / white.early.shape[1] ** 2))
+    parts = [solve(*white.mean(part)).leading(count) for part in weights.split(size)]
+    return Spectrum(*(torch.cat(part) for part in zip(*parts, strict=True)))
