@@ -31,11 +31,11 @@ def warm_start(trial: Trial, neighbour: Trial, parameters: Any, walkers: Float[A
     chemistry gives them in any order and with any sign. At points x where the ``walkers`` of the neighbour are,
     carried to the new geometry by the :class:`~bayesmol.wavefunctions.space_warp.SpaceWarp` T, each old orbital is
     paired with the new one :math:`\phi'(Tx)` that is most like it, up to a sign, and this takes its place in the
-    determinants and in their backflow. (An expansion of the old orbitals in the few new ones would keep the errors of
-    the old geometry: H2 started 70 mHa higher at 1.1 bohr.) Where a pair is not alike (a crossing of levels, another
-    active space, a degenerate pair that was turned), determinants start from the new orbitals, and only the network is
-    carried. Learned orbitals are carried as they are. Parameters of another shape, of another ansatz or number of
-    electrons, are not carried at all.
+    determinants and in their backflow; of their coefficients the change in training is carried. (An expansion of the
+    old orbitals in the few new ones would keep the errors of the old geometry: H2 started 70 mHa higher at 1.1 bohr.)
+    Where a pair is not alike (a crossing of levels, another active space, a degenerate pair that was turned),
+    determinants start from the new orbitals, and only the network is carried. Learned orbitals are carried as they are.
+    Parameters of another shape, of another ansatz or number of electrons, are not carried at all.
     """
     old, new = neighbour.log_psi, trial.log_psi
     if not (isinstance(old, OrbitalNetwork) and isinstance(new, OrbitalNetwork)) or old.up != new.up:
@@ -70,11 +70,25 @@ def _carried(trial: Trial, neighbour: Trial, parameters: Any, walkers: np.ndarra
     if change is None:
         return {}
     mixing = [jnp.einsum("vw,pwm->pvm", change, one) for one in parameters["mixing"]]
-    found = {"mixing": mixing, "coefficients": parameters["coefficients"]}
+    found = {"mixing": mixing, "coefficients": _coefficients(trial, neighbour, parameters, change)}
     if trial.log_psi.backflow:
         out = [jnp.einsum("vw,kpwm->kpvm", change, one) for one in parameters["backflow"]["out"]]
         found["backflow"] = {"in": parameters["backflow"]["in"], "out": out}
     return found
+
+
+def _coefficients(trial: Trial, neighbour: Trial, parameters: Any, change: np.ndarray) -> Any:
+    """Those of the new reference and what was learned, where its determinants are the same; else the old ones."""
+    same, sign = True, 1.0
+    for old, new in zip(neighbour.parameters["mixing"], trial.parameters["mixing"], strict=True):
+        moved = np.einsum("vw,pwm->pvm", change, np.asarray(old))
+        same = same and np.array_equal(np.abs(moved), np.asarray(new))
+        sign = sign * moved.sum(1).prod(-1)
+    learned = np.asarray(parameters["coefficients"])
+    if not same:
+        return learned
+    before, after = (np.asarray(one.parameters["coefficients"]) for one in (neighbour, trial))
+    return sign * after + learned - before
 
 
 def _paired(

@@ -64,6 +64,14 @@ def test_orbitals_in_another_order_and_with_another_sign_give_the_same_wavefunct
         jax.tree.map(np.testing.assert_array_equal, carried.parameters[name], learned[name])
 
 
+def test_of_the_coefficients_the_change_is_carried(walkers):
+    old, new = fixed(1.4, BONDING, FIRST), fixed(1.5, np.array(BONDING)[:, ::-1] * [-1, 1], FIRST[:, ::-1])
+    learned = {**old.parameters, "coefficients": np.asarray(old.parameters["coefficients"]) + 0.25}
+    new = replace(new, parameters={**new.parameters, "coefficients": np.array([0.5])})
+    carried = warm_start(new, old, learned, walkers).parameters["coefficients"]
+    np.testing.assert_allclose(carried, [0.75])
+
+
 def test_a_near_geometry_keeps_the_occupied_orbital(walkers):
     old, new = fixed(1.4, BONDING, FIRST), fixed(1.5, np.array(BONDING)[:, ::-1], FIRST)
     carried = warm_start(new, old, old.parameters, walkers).parameters["mixing"][0]
