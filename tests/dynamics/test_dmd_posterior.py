@@ -68,8 +68,8 @@ def exponents_case(source, k, *, real=True, gaps=False, uneven=False, block=None
 @pytest.mark.parametrize("options", [{}, {"gaps": True}, {"uneven": True}, {"real": False}])
 def test_intervals_cover(options):
     # Four intervals of one fit are correlated: the band is that of twice the repeats.
-    hits, trials = covered(exponents_case, 25, **options)
-    assert_calibrated(round(hits / trials * 50), 50, 0.9, confidence=0.999)
+    hits, trials = covered(exponents_case, 15, **options)
+    assert_calibrated(round(hits / trials * 30), 30, 0.9, confidence=0.999)
 
 
 @pytest.mark.slow
