@@ -21,8 +21,7 @@ def checked_counts(counts: Float[Tensor, "*draws states states"]) -> Float[Tenso
     """
     if counts.ndim < 2 or counts.shape[-1] != counts.shape[-2] or counts.shape[-1] < 2:
         raise ShapeError(expected("counts", "(…, states, states) with at least two states", tuple(counts.shape)))
-    least, most = torch.aminmax(counts)  # NaN in both if one is NaN
-    if not (float(least) >= 0 and float(most) < torch.inf):
+    if not bool((torch.isfinite(counts) & (counts >= 0)).all()):
         raise DataError(expected("counts", "finite numbers ≥ 0", "a negative number, NaN or infinity"))
     return counts.double()
 

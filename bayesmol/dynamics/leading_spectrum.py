@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,10 +11,9 @@ from torch import Tensor
 from bayesmol.dynamics.reversible import TransitionEstimate
 from bayesmol.errors import DataError, expected
 
-__all__ = ["LeadingSpectrum", "SubspaceIteration", "leading_eigenvalues", "leading_spectrum"]
+__all__ = ["LeadingSpectrum", "leading_eigenvalues", "leading_spectrum"]
 
-_SHOWN = 64  # matrices whose mean is the reference
-_ENTRIES = (2**28, 2**20)  # of the matrices that iterate together, on an accelerator and on a CPU
+_BATCH = 64  # matrices that iterate together
 _SMALL = 32  # states up to which the full decomposition is faster
 _TOLERANCE = 1e-11  # of the estimated error of an eigenvalue: ten times below the promise
 
@@ -60,9 +58,9 @@ def leading_spectrum(
 ) -> LeadingSpectrum:
     r"""Eigenpairs of :math:`S = D^{1/2} P D^{-1/2}`, :math:`D = \mathrm{diag}(\pi)`, of largest size.
 
-    Rayleigh-Ritz in a subspace that starts with :math:`\sqrt\pi` and the leading eigenvectors of the mean of some of
-    the matrices and grows by corrections :math:`V (M - \theta)^{-1} V^\top r` of the residuals r, with the eigenvalues
-    M and eigenvectors V of that mean. It stops once :math:`\lVert r \rVert^2 / \mathrm{gap} < 10^{-11}`; eigenvalues are
+    Rayleigh-Ritz in a subspace that starts with :math:`\sqrt\pi` and the leading eigenvectors of the mean matrix of
+    the batch and grows by corrections :math:`V (M - \theta)^{-1} V^\top r` of the residuals r, with the eigenvalues M
+    and eigenvectors V of that mean. It stops once :math:`\lVert r \rVert^2 / \mathrm{gap} < 10^{-11}`; eigenvalues are
     then right to 1e-10 and vectors to about 1e-5. Matrices that do not get there are decomposed in full.
 
     Raises
@@ -77,24 +75,17 @@ def leading_spectrum(
     _check_count(count, transition)
     if not bool((stationary > 0).all()):
         raise DataError(expected("stationary", "positive populations", "zero, a negative number or NaN"))
-    states, shape = transition.shape[-1], transition.shape[:-2]
-    matrices, root = transition.reshape(-1, states, states), stationary.reshape(-1, states).sqrt()
-    reference = SubspaceIteration.near(_symmetrised(matrices[:_SHOWN], root[:_SHOWN]), count)
-    size = reference.batch(matrices.device)
-    parts = [
-        reference(_symmetrised(part, scale), scale)
-        for part, scale in zip(matrices.split(size), root.split(size), strict=True)
-    ]
-    values, vectors = (torch.cat(one) for one in zip(*parts, strict=True))
+    states = transition.shape[-1]
+    root = stationary.reshape(-1, states).sqrt()
+    matrices = root[:, :, None] * transition.reshape(-1, states, states) / root[:, None, :]
+    if not bool((matrices - matrices.mT).abs().max() <= 1e-8):
+        raise DataError(expected("transition", "matrices with detailed balance", "one without"))
+    matrices = (matrices + matrices.mT) / 2
+    parts = list(zip(*(_eigenpairs(*part, count) for part in _parts(matrices, root)), strict=True))
+    values, vectors = torch.cat(parts[0]), torch.cat(parts[1])
+    shape = transition.shape[:-2]
     right, left = vectors / root[..., None], vectors * root[..., None]
     return LeadingSpectrum(*(x.reshape(*shape, *x.shape[1:]) for x in (values, right, left)))
-
-
-def _symmetrised(transition: Tensor, root: Tensor) -> Tensor:
-    matrices = (transition * root[:, :, None]).div_(root[:, None, :])
-    if not bool((matrices - matrices.mT).abs_().max() <= 1e-8):
-        raise DataError(expected("transition", "matrices with detailed balance", "one without"))
-    return (matrices + matrices.mT).div_(2)
 
 
 def _check_count(count: int, transition: Tensor) -> None:
@@ -102,79 +93,51 @@ def _check_count(count: int, transition: Tensor) -> None:
         raise DataError(expected("count", f"from 1 to {transition.shape[-1]}", count))
 
 
-@dataclass(frozen=True, eq=False)
-class SubspaceIteration:
-    """The leading eigenpairs of symmetric matrices that are near a reference.
-
-    Attributes
-    ----------
-    levels, frame
-        Eigenvalues and eigenvectors of the reference.
-    count
-        Pairs that are wanted, the known one included.
-    """
-
-    levels: Float[Tensor, " states"]
-    frame: Float[Tensor, "states states"]
-    count: int
-
-    @classmethod
-    def near(cls, matrices: Float[Tensor, "some states states"], count: int) -> SubspaceIteration:
-        """With the mean of some of the matrices as the reference."""
-        return cls(*torch.linalg.eigh(matrices.mean(0)), count)
-
-    def batch(self, device: torch.device) -> int:
-        """How many matrices should be given at once: on a CPU as many as its cache holds."""
-        return max(1, _ENTRIES[device.type == "cpu"] // self.frame.numel())
-
-    def __call__(
-        self, matrices: Float[Tensor, "rows states states"], root: Float[Tensor, "rows states"]
-    ) -> tuple[Float[Tensor, "rows count"], Float[Tensor, "rows states count"]]:
-        """Eigenvalues by size and orthonormal eigenvectors; ``root`` are the known eigenvectors, of any length."""
-        known = root / root.norm(dim=-1, keepdim=True)
-        if len(self.levels) <= _SMALL or 4 * self.count > len(self.levels):
-            return _decomposed(matrices, known, self.count)
-        values, vectors, reliable = self._iterated(matrices, known[..., None])
-        if not bool(reliable.all()):
-            values[~reliable], vectors[~reliable] = _decomposed(matrices[~reliable], known[~reliable], self.count)
-        return values, vectors
-
-    def _iterated(self, matrices: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Ritz pairs and whether they can be relied upon."""
-        chosen = self.levels.abs().argsort(descending=True)[1 : self.count + 3]
-        basis = torch.cat([known, _orthonormal(self.frame[:, chosen].expand(len(known), -1, -1), known)], -1)
-        images = torch.cat([known, matrices @ basis[..., 1:]], -1)
-        for _ in range(12):
-            values, vectors, residual, gap = _ritz(basis, images, self.count)
-            done = residual.square().sum((-1, -2)) < _TOLERANCE * gap
-            if bool(done.all()):
-                break
-            new = _orthonormal(self._corrections(values, residual), basis)
-            basis, images = torch.cat([basis, new], -1), torch.cat([images, matrices @ new], -1)
-        identity = torch.eye(basis.shape[-1]).to(basis)
-        sound = (basis.mT @ basis - identity).abs().amax((-1, -2)) < 1e-10
-        first = torch.ones_like(known[:, :1, 0])
-        return torch.cat([first, values], -1), torch.cat([known, vectors], -1), done & sound
-
-    def _corrections(self, values: Tensor, residual: Tensor) -> Tensor:
-        distance = self.levels[:, None] - values[:, None, :]
-        # Levels near a Ritz value are mostly in the subspace already: without a bound they would drown the others.
-        bounded = torch.where(distance < 0, -1.0, 1.0) * distance.abs().clamp_min(0.02)
-        # One product for all rows: the frame is then read once, not once a row.
-        columns = residual.transpose(0, 1).flatten(1)
-        parts = (self.frame.mT @ columns).unflatten(1, values.shape).transpose(0, 1) / bounded
-        return (self.frame @ parts.transpose(0, 1).flatten(1)).unflatten(1, values.shape).transpose(0, 1)
+def _parts(matrices: Tensor, root: Tensor) -> list[tuple[Tensor, Tensor]]:
+    size = _BATCH if matrices.device.type == "cpu" else len(matrices)
+    return list(zip(matrices.split(size), root.split(size), strict=True))
 
 
-def _decomposed(matrices: Tensor, known: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _eigenpairs(matrices: Tensor, root: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    states = matrices.shape[-1]
+    if states <= _SMALL or 4 * count > states or len(matrices) == 1:
+        return _decomposed(matrices, root, count)
+    values, vectors, reliable = _davidson(matrices, root, count)
+    if not bool(reliable.all()):
+        values[~reliable], vectors[~reliable] = _decomposed(matrices[~reliable], root[~reliable], count)
+    return values, vectors
+
+
+def _decomposed(matrices: Tensor, root: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """All eigenpairs; the known first one is moved aside, as that of size one may be degenerate with −1."""
+    known = root / root.norm(dim=-1, keepdim=True)
     values, vectors = torch.linalg.eigh(matrices + 2 * known[:, :, None] * known[:, None, :])
     order = values.abs().argsort(dim=-1, descending=True)[:, :count]
     values = values.gather(1, order)
     values[:, 0] = 1.0
-    vectors = vectors.gather(2, order[:, None].expand(-1, vectors.shape[1], -1))
+    vectors = vectors.gather(2, order[:, None].expand(-1, len(root[0]), -1))
     vectors[..., 0] = known
     return values, vectors
+
+
+def _davidson(matrices: Tensor, root: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ritz pairs and whether they can be relied upon."""
+    levels, frame = torch.linalg.eigh(matrices.mean(0))
+    chosen = levels.abs().argsort(descending=True)[1 : count + 3]
+    known = (root / root.norm(dim=-1, keepdim=True))[..., None]
+    basis = torch.cat([known, _orthonormal(frame[:, chosen].expand(len(root), -1, -1), known)], -1)
+    images = torch.cat([known, matrices @ basis[..., 1:]], -1)
+    for _ in range(12):
+        values, vectors, residual, gap = _ritz(basis, images, count)
+        done = residual.square().sum((-1, -2)) < _TOLERANCE * gap
+        if bool(done.all()):
+            break
+        new = _orthonormal(_corrections(frame, levels, values, residual), basis)
+        basis, images = torch.cat([basis, new], -1), torch.cat([images, matrices @ new], -1)
+    identity = torch.eye(basis.shape[-1]).to(basis)
+    sound = (basis.mT @ basis - identity).abs().amax((-1, -2)) < 1e-10
+    first = torch.ones_like(values[:, :1])
+    return torch.cat([first, values], -1), torch.cat([known, vectors], -1), done & sound
 
 
 def _ritz(basis: Tensor, images: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -191,6 +154,13 @@ def _ritz(basis: Tensor, images: Tensor, count: int) -> tuple[Tensor, Tensor, Te
     if count == 1:
         return wanted, ritz, residual, torch.ones_like(values[:, 0])
     return wanted, ritz, residual, (wanted[:, :, None] - other[:, None, :]).abs().amin((-1, -2))
+
+
+def _corrections(frame: Tensor, levels: Tensor, values: Tensor, residual: Tensor) -> Tensor:
+    distance = levels[:, None] - values[:, None, :]
+    # Levels near a Ritz value are mostly in the subspace already: without a bound they would drown the others.
+    bounded = torch.where(distance < 0, -1.0, 1.0) * distance.abs().clamp_min(0.02)
+    return frame @ ((frame.mT @ residual) / bounded)
 
 
 def _orthonormal(vectors: Tensor, basis: Tensor) -> Tensor:

@@ -100,23 +100,18 @@ def reversible_estimate(
         average = rows.mean(0, keepdim=True)
         start = _newton(_FreePopulations(average), (average.sum(-1) / (average + average.mT).sum(-1)).log())[0]
     size = max(1, _BLOCK // rows[0].numel()) if rows.device.type == "cpu" else len(rows)
-    transition, stationary, potentials = torch.empty_like(rows), torch.empty_like(rows[..., 0]), []
-    for part, *results in zip(*(x.split(size) for x in (rows, transition, stationary)), strict=True):
-        found = _newton(_FreePopulations(part), start.to(part).expand(len(part), -1))
-        potentials.append(found - found.amax(-1, keepdim=True))
-        _fill(part, potentials[-1], *results)
+    parts = [_newton(_FreePopulations(part), start.to(part).expand(len(part), -1)) for part in rows.split(size)]
+    potentials = torch.cat(parts) if len(parts) > 1 else parts[0]
+    transition, stationary = _from_potentials(rows, potentials)
     shape = counts.shape[:-1]
-    multipliers = torch.cat(potentials).reshape(shape)
-    return TransitionEstimate(transition.reshape(counts.shape), stationary.reshape(shape), multipliers)
+    return TransitionEstimate(transition.reshape(counts.shape), stationary.reshape(shape), potentials.reshape(shape))
 
 
-def _fill(counts: Tensor, potentials: Tensor, transition: Tensor, stationary: Tensor) -> None:
-    """Transition matrices and their populations, in place: fresh memory costs more than the arithmetic."""
+def _from_potentials(counts: Tensor, potentials: Tensor) -> tuple[Tensor, Tensor]:
     u = potentials.exp()
-    flows = (counts + counts.mT).div_(u[:, :, None] + u[:, None, :])
+    flows = (counts + counts.mT) / (u[:, :, None] + u[:, None, :])
     weights = flows.sum(-1)
-    torch.div(flows, weights[..., None], out=transition)
-    torch.div(weights, weights.sum(-1, keepdim=True), out=stationary)
+    return flows / weights[..., None], weights / weights.sum(-1, keepdim=True)
 
 
 def _newton(problem: _FreePopulations | _FixedPopulations, start: Tensor) -> Tensor:
@@ -129,9 +124,8 @@ def _newton(problem: _FreePopulations | _FixedPopulations, start: Tensor) -> Ten
         step = torch.cholesky_solve(gradient[..., None], factor).squeeze(-1)
         size = problem.size(value, step)
         value, largest = value + problem.damping(size)[:, None] * step, float(size.max())
-        # The error that is left is this step times its ratio to the last one. Below 1e-7 rounding of the gradient may
-        # end the descent before the tolerance does.
-        if largest < 1e-12 or (last < 0.1 and largest**2 / last < 1e-12) or (last < 1e-7 and largest > last / 4):
+        # Below 1e-7 rounding of the gradient may end the descent before the tolerance of 1e-12 does.
+        if largest < 1e-12 or (last < 1e-7 and largest > last / 4):
             return value
         last = largest
     raise ConvergenceError(expected("counts", "a maximum of the likelihood", f"steps of {last:.1e}"))

@@ -61,7 +61,7 @@ class ReversibleGibbs:
     draws: int = 1000
     chains: int = 50
     pseudocounts: float = 0.0
-    moves: int = 1
+    moves: int = 2
     warmup: int = 10
 
     def __post_init__(self) -> None:
@@ -86,7 +86,8 @@ class ReversibleGibbs:
         target = _Multipliers(counts)
         walk = _Walk(target, self.chains, source)
         for _ in range(self.warmup):
-            walk.adapt(walk.move())
+            if walk.move() < 0.75:
+                walk.shorten()
         start, moves = walk.accepted, 0
         flows = counts.new_empty(self.chains, self.draws // self.chains, target.pairs.shape[1])
         for draw in range(flows.shape[1]):
@@ -178,12 +179,8 @@ class _Walk:
         theta = self.target.potentials(self.place)
         return (theta - theta.amax(0)).exp().mT.contiguous()
 
-    def adapt(self, share: float) -> None:
-        """Shorter steps where moves are refused, longer ones where none is."""
-        if share > 0.98:
-            self.steps = max(1, self.steps - 1)
-        elif share < 0.75:
-            self.steps = math.ceil(1.5 * self.steps)
+    def shorten(self) -> None:
+        self.steps = math.ceil(1.5 * self.steps)
         if self.steps > 100:
             raise ConvergenceError(expected("counts", "a posterior that the sampler can explore", "refused moves"))
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesmol.dynamics.leading_spectrum import SubspaceIteration
+from bayesmol.dynamics.leading_spectrum import leading_spectrum
 from bayesmol.dynamics.reversible import TransitionEstimate
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.chains import r_hat
@@ -20,7 +20,6 @@ from bayesmol.posterior.estimate import effective_sample_size
 
 __all__ = ["Agreement", "ReversibleSamples"]
 
-_SHOWN = 64  # draws whose mean is the reference of the eigenvalues
 _MEMORY = 2**24  # entries of the transition matrices that are held at once
 
 
@@ -71,9 +70,14 @@ class ReversibleSamples:
 
     def transitions(self, rows: slice = slice(None)) -> TransitionEstimate:
         """Transition matrices of some draws, all chains in one row, first chain first."""
-        dense = self._dense(self.flows.flatten(0, 1)[rows])
+        part = self.flows.flatten(0, 1)[rows]
+        first, second = self.pairs
+        flat = part.new_zeros(len(part), self.states**2)
+        flat[:, first * self.states + second] = part
+        flat[:, second * self.states + first] = part
+        dense = flat.unflatten(1, (self.states, self.states))
         weights = dense.sum(-1)
-        return TransitionEstimate(dense.div_(weights[..., None]), weights / weights.sum(-1, keepdim=True))
+        return TransitionEstimate(dense / weights[..., None], weights / weights.sum(-1, keepdim=True))
 
     def evaluate(self, function: Callable[[TransitionEstimate], Tensor], unit: str = "") -> Draws:
         """Distribution of any function of a batch of transition matrices; not all are in memory at once."""
@@ -93,30 +97,7 @@ class ReversibleSamples:
         """
         if not 1 <= count < self.states:
             raise DataError(expected("count", f"from 1 to {self.states - 1}", count))
-        rows, root = self.flows.flatten(0, 1), self.stationary.flatten(0, 1).sqrt()
-        reference = SubspaceIteration.near(self._symmetric(rows[:_SHOWN], root[:_SHOWN]), count + 1)
-        size = reference.batch(rows.device)
-        parts = zip(rows.split(size), root.split(size), strict=True)
-        values = torch.cat([reference(self._symmetric(part, scale), scale)[0] for part, scale in parts])
-        return Draws(values[:, 1:].unflatten(0, self.flows.shape[:2]), unit="")
-
-    def _symmetric(self, flows: Tensor, root: Tensor) -> Tensor:
-        r"""Matrices :math:`x_{ij} / \sqrt{\pi_i \pi_j}`, without a detour by P."""
-        first, second = self.pairs
-        return self._dense(flows / (root.index_select(1, first) * root.index_select(1, second)))
-
-    def _dense(self, values: Tensor) -> Tensor:
-        padded = torch.cat([values, torch.zeros_like(values[:, :1])], 1)
-        return padded.index_select(1, self._places).unflatten(1, (self.states, self.states))
-
-    @cached_property
-    def _places(self) -> Tensor:
-        """Which number of a draw stands where in its matrix; the one after the last is zero."""
-        first, second = self.pairs
-        result = torch.full((self.states, self.states), self.pairs.shape[1], device=first.device)
-        order = torch.arange(len(first), device=first.device)
-        result[first, second], result[second, first] = order, order
-        return result.flatten()
+        return self.evaluate(lambda p: leading_spectrum(p.transition, p.stationary, count + 1).values[..., 1:])
 
     def timescales(self, count: int, *, lag: float = 1, unit: str = "frames") -> Draws:
         r"""Implied timescales :math:`-\tau / \ln |\lambda|`, from the longest on, in the ``unit`` of ``lag``."""
