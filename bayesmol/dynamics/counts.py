@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesmol.data.trajectory import Trajectories
+from bayesmol.dynamics.multipliers import PairSums
 from bayesmol.errors import ConvergenceError, DataError, expected
 
 __all__ = ["BlockCounts", "block_counts"]
@@ -44,11 +46,32 @@ class BlockCounts:
 
     def total(self, weights: Float[Tensor, "draws blocks"] | None = None) -> Float[Tensor, "*draws states states"]:
         """Matrix of counts, with blocks weighted by each row of ``weights``."""
-        sums = self.values.sum(0) if weights is None else weights @ self.values
+        return self.dense(self.values.sum(0) if weights is None else self.sums(weights))
+
+    def sums(self, weights: Float[Tensor, "draws blocks"]) -> Float[Tensor, "draws pairs"]:
+        """Weighted ``values``; most pairs of states occur in few blocks, so many draws at once are faster."""
+        return torch.sparse.mm(self._sparse, weights.mT.contiguous()).mT
+
+    @cached_property
+    def _sparse(self) -> Tensor:
+        return self.values.mT.to_sparse()
+
+    def dense(self, sums: Float[Tensor, "*draws pairs"]) -> Float[Tensor, "*draws states states"]:
+        """Matrices with these sums at ``pairs``."""
         size = len(self.states)
         flat = sums.new_zeros(*sums.shape[:-1], size * size)
         flat[..., self.pairs[:, 0] * size + self.pairs[:, 1]] = sums
         return flat.unflatten(-1, (size, size))
+
+    def paired(self, weights: Float[Tensor, "draws blocks"]) -> tuple[PairSums, Float[Tensor, "states draws"]]:
+        """The same as symmetric counts of pairs of different states, and as counts that leave each state."""
+        sums, states = self.sums(weights).mT, len(self.states)
+        apart = self.pairs[:, 0] != self.pairs[:, 1]
+        sums, pairs = sums[apart], self.pairs[apart]
+        keys, which = (pairs.amin(1) * states + pairs.amax(1)).unique(return_inverse=True)
+        both = sums.new_zeros(len(keys), len(weights)).index_add_(0, which, sums)
+        leaving = sums.new_zeros(states, len(weights)).index_add_(0, pairs[:, 0], sums)
+        return PairSums(keys // states, keys % states, both), leaving
 
     def like(self, other: BlockCounts) -> Float[Tensor, "blocks pairs"]:
         """Values by the blocks of ``other``, whose lag is shorter or the same: zero where no pair is left."""

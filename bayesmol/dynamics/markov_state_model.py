@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics.clustering import KMeans, Partition
 from bayesmol.dynamics.counts import BlockCounts, block_counts
-from bayesmol.dynamics.leading_spectrum import leading_eigenvalues
+from bayesmol.dynamics.leading_spectrum import Frame, leading_eigenvalues
 from bayesmol.dynamics.passage import forward_committor, mean_first_passage_time
 from bayesmol.dynamics.pcca import MetastableStates, pcca
 from bayesmol.dynamics.reversible import (
@@ -23,6 +23,8 @@ from bayesmol.dynamics.reversible import (
     largest_connected_set,
     nonreversible_estimate,
     reversible_estimate,
+    reversible_from_potentials,
+    reversible_potentials,
 )
 from bayesmol.dynamics.weights import BlockWeights, bandwidth, block_weights
 from bayesmol.errors import DataError, expected
@@ -31,7 +33,8 @@ from bayesmol.posterior import Draws
 
 __all__ = ["FittedMarkovStateModel", "MarkovStateModel", "places"]
 
-_MEMORY = 2.5e7  # entries of the transition matrices that are held at once
+_MEMORY = 2**20  # entries of the transition matrices that are held at once: they stay in the cache
+_DRAWS = 256  # whose counts are summed together
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class FittedMarkovStateModel:
     def eigenvalues(self, count: int) -> Draws:
         """Largest eigenvalues in size without the stationary one (count,)."""
         self._check(count)
-        return self.posterior(lambda batch: leading_eigenvalues(batch, count + 1)[..., 1:])
+        return self.posterior(lambda batch: leading_eigenvalues(batch, count + 1, near=self._frame)[..., 1:])
 
     def timescales(self, count: int) -> Draws:
         r"""Implied timescales :math:`-\tau / \ln |\lambda|`, from the longest on, in ``unit``."""
@@ -171,7 +174,7 @@ class FittedMarkovStateModel:
         factor = -self.spec.lag * self.time_step
 
         def times(batch: TransitionEstimate) -> Tensor:
-            return factor / leading_eigenvalues(batch, count + 1)[..., 1:].abs().log()
+            return factor / leading_eigenvalues(batch, count + 1, near=self._frame)[..., 1:].abs().log()
 
         return self.posterior(times, self.unit)
 
@@ -203,11 +206,25 @@ class FittedMarkovStateModel:
     def _transitions(self) -> Float[Tensor, "draws states states"]:
         return torch.cat([batch.transition for batch in self._batches()])
 
-    def _batches(self) -> list[TransitionEstimate]:
-        size = max(1, int(_MEMORY / len(self.states) ** 2))
+    def _batches(self) -> Iterator[TransitionEstimate]:
+        size = max(1, _MEMORY // len(self.states) ** 2)
+        for draws in torch.arange(len(self.weights.values)).split(_DRAWS):
+            parts = map(self.counts.dense, self.counts.sums(self.weights.values[draws]).split(size))
+            if self.spec.reversible:
+                yield from map(reversible_from_potentials, parts, self._potentials[draws].split(size))
+            else:
+                yield from map(nonreversible_estimate, parts)
+
+    @cached_property
+    def _potentials(self) -> Float[Tensor, "draws states"]:
+        """Of the reversible estimate of each draw."""
         start = self.estimate.potentials
-        parts = self.weights.values.split(size)
-        return (self.spec.transitions(self.counts.total(part), start) for part in parts)
+        parts = map(self.counts.paired, self.weights.values.split(_DRAWS))
+        return torch.cat([reversible_potentials(*part, start) for part in parts])
+
+    @cached_property
+    def _frame(self) -> Frame | None:
+        return Frame.of(self.estimate) if self.spec.reversible else None
 
     def _check(self, count: int) -> None:
         if not 1 <= count < len(self.states):

@@ -15,7 +15,8 @@ from bayesmol.dynamics.connected_counts import (
     largest_connected_set,
 )
 from bayesmol.dynamics.elimination import stationary_distribution
-from bayesmol.errors import ConvergenceError, DataError, expected
+from bayesmol.dynamics.multipliers import FixedPopulations, FreePopulations, PairSums, newton
+from bayesmol.errors import DataError, expected
 
 __all__ = [
     "TransitionEstimate",
@@ -23,10 +24,11 @@ __all__ = [
     "largest_connected_set",
     "nonreversible_estimate",
     "reversible_estimate",
+    "reversible_from_potentials",
+    "reversible_potentials",
 ]
 
-_ITERATIONS = 500
-_BLOCK = 2**18  # entries of the count matrices that are worked on at once: they stay in the cache of a core
+_COLUMNS = 256  # count matrices that are worked on together
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,68 +98,47 @@ def reversible_estimate(
     counts = checked_counts(counts)
     rows = counts.reshape(-1, *counts.shape[-2:])
     check_connected(rows)
+    out = (rows.sum(-1) - rows.diagonal(dim1=-2, dim2=-1)).mT.contiguous()
+    potentials = reversible_potentials(PairSums.of(rows), out, start)
+    return reversible_from_potentials(counts, potentials.reshape(counts.shape[:-1]))
+
+
+def reversible_potentials(
+    sums: PairSums, out: Float[Tensor, "states draws"], start: Float[Tensor, " states"] | None = None
+) -> Float[Tensor, "draws states"]:
+    """``potentials`` of :func:`reversible_estimate` from what it needs of connected counts.
+
+    Parameters
+    ----------
+    sums, out
+        Symmetric counts of pairs, and the counts that leave each state.
+    start
+        Potentials of similar counts.
+
+    Raises
+    ------
+    ConvergenceError
+        If the iteration does not end.
+    """
     if start is None:
-        average = rows.mean(0, keepdim=True)
-        start = _newton(_FreePopulations(average), (average.sum(-1) / (average + average.mT).sum(-1)).log())[0]
-    size = max(1, _BLOCK // rows[0].numel()) if rows.device.type == "cpu" else len(rows)
-    parts = [_newton(_FreePopulations(part), start.to(part).expand(len(part), -1)) for part in rows.split(size)]
-    potentials = torch.cat(parts) if len(parts) > 1 else parts[0]
-    transition, stationary = _from_potentials(rows, potentials)
-    shape = counts.shape[:-1]
-    return TransitionEstimate(transition.reshape(counts.shape), stationary.reshape(shape), potentials.reshape(shape))
+        mean = PairSums(sums.first, sums.second, sums.values.mean(1, keepdim=True))
+        leaving = out.mean(1, keepdim=True)
+        start = newton(FreePopulations(mean, leaving), torch.zeros_like(leaving)).squeeze(1)
+    problem, found = FreePopulations(sums, out), []
+    for draws in torch.arange(out.shape[1], device=out.device).split(_COLUMNS):
+        found.append(newton(problem.only(draws), start[:, None].expand(-1, len(draws))))
+    return torch.cat(found, 1).mT.contiguous()
 
 
-def _from_potentials(counts: Tensor, potentials: Tensor) -> tuple[Tensor, Tensor]:
+def reversible_from_potentials(
+    counts: Float[Tensor, "*draws states states"], potentials: Float[Tensor, "*draws states"]
+) -> TransitionEstimate:
+    """The estimate of :func:`reversible_estimate` whose ``potentials`` are known."""
     u = potentials.exp()
-    flows = (counts + counts.mT) / (u[:, :, None] + u[:, None, :])
+    flows = (counts + counts.mT).div_(u[..., :, None] + u[..., None, :])
     weights = flows.sum(-1)
-    return flows / weights[..., None], weights / weights.sum(-1, keepdim=True)
-
-
-def _newton(problem: _FreePopulations | _FixedPopulations, start: Tensor) -> Tensor:
-    """Maximise; the Hessian is kept once the steps are small, as its error then only multiplies them."""
-    value, last, factor = start, torch.inf, None
-    for _ in range(_ITERATIONS):
-        gradient, hessian = problem(value, curvature=factor is None or last > 1e-3)
-        if hessian is not None:
-            factor = torch.linalg.cholesky_ex(hessian).L
-        step = torch.cholesky_solve(gradient[..., None], factor).squeeze(-1)
-        size = problem.size(value, step)
-        value, largest = value + problem.damping(size)[:, None] * step, float(size.max())
-        # Below 1e-7 rounding of the gradient may end the descent before the tolerance of 1e-12 does.
-        if largest < 1e-12 or (last < 1e-7 and largest > last / 4):
-            return value
-        last = largest
-    raise ConvergenceError(expected("counts", "a maximum of the likelihood", f"steps of {last:.1e}"))
-
-
-class _FreePopulations:
-    """The likelihood of :func:`reversible_estimate` in θ, made definite along the free constant."""
-
-    def __init__(self, counts: Tensor) -> None:
-        self.pairs = counts + counts.mT
-        diagonal = counts.diagonal(dim1=-2, dim2=-1)
-        self.pairs.diagonal(dim1=-2, dim2=-1).zero_()
-        self.out = counts.sum(-1) - diagonal
-
-    def __call__(self, value: Tensor, *, curvature: bool) -> tuple[Tensor, Tensor | None]:
-        u = (value - value.amax(-1, keepdim=True)).exp()
-        total = u[:, :, None] + u[:, None, :]
-        flows = self.pairs / total
-        gradient = self.out - u * flows.sum(-1)
-        if not curvature:
-            return gradient, None
-        coupling = flows.div_(total).mul_(u[:, :, None]).mul_(u[:, None, :])
-        degree = coupling.sum(-1)
-        hessian = coupling.neg_().add_(degree.mean(-1)[:, None, None] / degree.shape[-1])
-        hessian.diagonal(dim1=-2, dim2=-1).add_(degree)
-        return gradient, hessian
-
-    def size(self, value: Tensor, step: Tensor) -> Tensor:
-        return step.amax(-1) - step.amin(-1)
-
-    def damping(self, size: Tensor) -> Tensor:
-        return torch.log1p(size) / size.clamp_min(1e-300)
+    stationary = weights / weights.sum(-1, keepdim=True)
+    return TransitionEstimate(flows.div_(weights[..., None]), stationary, potentials)
 
 
 def fixed_stationary_estimate(
@@ -193,42 +174,15 @@ def fixed_stationary_estimate(
     counts = checked_counts(counts)
     populations = checked_populations(stationary, counts).expand(counts.shape[:-1]).reshape(-1, counts.shape[-1])
     rows = counts.reshape(-1, *counts.shape[-2:])
-    problem = _FixedPopulations(rows, populations)
-    if not bool((problem.totals > 0).all()):
+    pairs = rows + rows.mT
+    totals, diagonal = pairs.sum(-1), pairs.diagonal(dim1=-2, dim2=-1)
+    if not bool((totals > 0).all()):
         raise DataError(expected("counts", "transitions into or out of each state", "a state without any"))
-    u = _newton(problem, problem.totals / (2 * populations))
-    flows = problem.pairs / (u[:, :, None] + u[:, None, :])
+    floor = 1e-10 * totals.mean(-1, keepdim=True)
+    problem = FixedPopulations(PairSums.of(rows), torch.maximum(diagonal, floor).mT, populations.mT)
+    u = newton(problem, (totals / (2 * populations)).mT).mT
+    flows = pairs / (u[:, :, None] + u[:, None, :])
     flows.diagonal(dim1=-2, dim2=-1).zero_()
     flows.diagonal(dim1=-2, dim2=-1).copy_((populations - flows.sum(-1)).clamp_min(0))
     transition = (flows / populations[..., None]).reshape(counts.shape)
     return TransitionEstimate(transition, populations.reshape(counts.shape[:-1]), u.log().reshape(counts.shape[:-1]))
-
-
-class _FixedPopulations:
-    """The likelihood of :func:`fixed_stationary_estimate` in u."""
-
-    def __init__(self, counts: Tensor, populations: Tensor) -> None:
-        self.populations = populations
-        self.pairs = counts + counts.mT
-        self.totals = self.pairs.sum(-1)
-        diagonal = self.pairs.diagonal(dim1=-2, dim2=-1)
-        floor = 1e-10 * self.totals.mean(-1, keepdim=True).expand_as(diagonal)
-        diagonal.copy_(torch.where(diagonal > 0, diagonal, floor))
-
-    def __call__(self, value: Tensor, *, curvature: bool) -> tuple[Tensor, Tensor | None]:
-        total = value[:, :, None] + value[:, None, :]
-        flows = self.pairs / total
-        gradient = flows.sum(-1) - self.populations
-        if not curvature:
-            return gradient, None
-        hessian = flows.div_(total)
-        degree = hessian.sum(-1)
-        hessian.diagonal(dim1=-2, dim2=-1).add_(degree)
-        return gradient, hessian
-
-    def size(self, value: Tensor, step: Tensor) -> Tensor:
-        change = (step[:, :, None] + step[:, None, :]).abs() / (value[:, :, None] + value[:, None, :])
-        return torch.where(self.pairs > 0, change, 0.0).amax((-1, -2))
-
-    def damping(self, size: Tensor) -> Tensor:
-        return 1 / (1 + size)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesmol.dynamics.leading_spectrum import leading_spectrum
+from bayesmol.dynamics.leading_spectrum import Frame, leading_spectrum
 from bayesmol.dynamics.reversible import TransitionEstimate
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.chains import r_hat
@@ -20,7 +20,7 @@ from bayesmol.posterior.estimate import effective_sample_size
 
 __all__ = ["Agreement", "ReversibleSamples"]
 
-_MEMORY = 2**24  # entries of the transition matrices that are held at once
+_MEMORY = 2**20  # entries of the transition matrices that are held at once: they stay in the cache
 
 
 class Agreement(NamedTuple):
@@ -70,7 +70,9 @@ class ReversibleSamples:
 
     def transitions(self, rows: slice = slice(None)) -> TransitionEstimate:
         """Transition matrices of some draws, all chains in one row, first chain first."""
-        part = self.flows.flatten(0, 1)[rows]
+        return self._dense(self.flows.flatten(0, 1)[rows])
+
+    def _dense(self, part: Float[Tensor, "rows pairs"]) -> TransitionEstimate:
         first, second = self.pairs
         flat = part.new_zeros(len(part), self.states**2)
         flat[:, first * self.states + second] = part
@@ -97,7 +99,10 @@ class ReversibleSamples:
         """
         if not 1 <= count < self.states:
             raise DataError(expected("count", f"from 1 to {self.states - 1}", count))
-        return self.evaluate(lambda p: leading_spectrum(p.transition, p.stationary, count + 1).values[..., 1:])
+        near = Frame.of(self._dense(self.flows.mean((0, 1))[None]))
+        return self.evaluate(
+            lambda p: leading_spectrum(p.transition, p.stationary, count + 1, near=near).values[..., 1:]
+        )
 
     def timescales(self, count: int, *, lag: float = 1, unit: str = "frames") -> Draws:
         r"""Implied timescales :math:`-\tau / \ln |\lambda|`, from the longest on, in the ``unit`` of ``lag``."""

@@ -57,3 +57,15 @@ def test_bad_input():
         block_counts(chains(10), 0)
     with pytest.raises(ConvergenceError, match="longer than the lag"):
         block_counts(chains(10), 10)
+
+
+def test_symmetric_sums_are_those_of_the_matrices():
+    counts = block_counts(Trajectories.of(torch.randint(4, (300,), generator=torch.Generator().manual_seed(0))), 2)
+    weights = torch.rand(5, len(counts.values), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    total = counts.total(weights)
+    by_hand = torch.stack([counts.dense((row[:, None] * counts.values).sum(0)) for row in weights])
+    torch.testing.assert_close(total, by_hand)
+    sums, leaving = counts.paired(weights)
+    torch.testing.assert_close(sums.values.mT, (total + total.mT)[:, sums.first, sums.second])
+    torch.testing.assert_close(leaving.mT, total.sum(2) - total.diagonal(dim1=1, dim2=2))
+    assert len(sums.first) == 6 and bool((sums.first < sums.second).all())
