@@ -38,8 +38,8 @@ class HiddenMarkovModel:
 
     for every τ-th frame. The estimate is the maximum over all τ chains that a trajectory gives. The posterior is that
     of :class:`~bayesmol.dynamics.MarkovStateModel`: blocks of time are weighted at random
-    (:func:`~bayesmol.dynamics.weights.block_weights`), and the maximum follows to first order in coordinates where every
-    point is a model. Its spread is the sandwich :math:`H^{-1} J H^{-1}` of the observed information H and of the
+    (:func:`~bayesmol.dynamics.weights.block_weights`), and the maximum follows to first order in coordinates in which
+    every point is a model. Its spread is the sandwich :math:`H^{-1} J H^{-1}` of the observed information H and of the
     long-run variance J of the score, which holds for correlated chains and where the emissions are not quite
     right; where the model is right at lag 1 it is that of Bayes' theorem.
 

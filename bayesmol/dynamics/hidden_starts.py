@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,6 +13,7 @@ from bayesmol.dynamics.clustering import KMeans
 from bayesmol.dynamics.counts import block_counts
 from bayesmol.dynamics.pcca import pcca
 from bayesmol.dynamics.reversible import largest_connected_set, reversible_estimate
+from bayesmol.errors import ConvergenceError
 
 __all__ = ["starting_memberships"]
 
@@ -32,19 +35,23 @@ def starting_memberships(
         distinct = len(torch.cat(trajectories.parts).unique(dim=0))
         discrete = KMeans(min(_CLUSTERS * states, distinct)).fit(trajectories, seed=seed).discretise(trajectories)
     names, places = torch.cat(discrete.parts).unique(return_inverse=True)
-    sets = _metastable(discrete, names, lag, states)
-    random = torch._sample_dirichlet(sets.new_ones(starts, *sets.shape), generator=seed)
+    even = torch.ones(starts, len(names), states, dtype=torch.float64, device=names.device)
+    random = torch._sample_dirichlet(even, generator=seed)
+    sets = _metastable(discrete, names, lag, random[0])
     random[0] = 1 / states
     blur = torch.tensor([_BLUR[0]] + [_BLUR[1]] * (starts - 1)).to(sets)[:, None, None]
     return ((1 - blur) * sets + blur * random)[:, places]
 
 
-def _metastable(discrete: Trajectories, names: Int[Tensor, " symbols"], lag: int, states: int) -> Tensor:
-    """Memberships of the symbols in metastable sets; uniform where there is no such thing."""
-    memberships = torch.full((len(names), states), 1 / states, dtype=torch.float64, device=names.device)
+def _metastable(
+    discrete: Trajectories, names: Int[Tensor, " symbols"], lag: int, otherwise: Float[Tensor, "symbols states"]
+) -> Float[Tensor, "symbols states"]:
+    """Memberships of the symbols in metastable sets; ``otherwise`` for symbols, or data, without such sets."""
     counts = block_counts(discrete, lag)
     kept = largest_connected_set(counts.total()) if len(counts.states) > 1 else names[:0]
-    if len(kept) >= states:
-        matrix = reversible_estimate(counts.restricted(kept).total()).transition
-        memberships[torch.searchsorted(names, counts.states[kept])] = pcca(matrix, states).memberships
+    if len(kept) < otherwise.shape[1]:
+        return otherwise.clone()
+    memberships, matrix = otherwise.clone(), reversible_estimate(counts.restricted(kept).total()).transition
+    with contextlib.suppress(ConvergenceError):
+        memberships[torch.searchsorted(names, counts.states[kept])] = pcca(matrix, otherwise.shape[1]).memberships
     return memberships
