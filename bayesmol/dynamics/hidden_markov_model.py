@@ -228,14 +228,9 @@ class FittedHiddenMarkovModel:
         problem = self._problem(data)
         return problem.chains.parts(problem.paths(self.estimate).probabilities[0])
 
-    def log_densities(self, data: Any) -> tuple[Float[Tensor, " frames"], ...]:
-        r"""Density :math:`\ln p(x_t | x_{t-\tau}, x_{t-2\tau}, \ldots)` of each frame by the estimate, in nats."""
-        problem = self._problem(data)
-        return problem.chains.parts(problem.paths(self.estimate).predictive[0])
-
     def log_likelihood(self, data: Any) -> float:
-        """Mean over the τ chains of a trajectory, summed over the trajectories, in nats."""
-        return float(torch.cat(self.log_densities(data)).sum()) / self.spec.lag
+        """Of the estimate: mean over the τ chains of a trajectory, summed over the trajectories, in nats."""
+        return float(self._problem(data).paths(self.estimate).predictive.sum()) / self.spec.lag
 
     @property
     def _lag(self) -> float:
