@@ -10,18 +10,19 @@ from bayesmol.errors import DataError
 T = torch.tensor([[0.95, 0.05], [0.1, 0.9]]).double()
 
 
-def features(frames=3000):
+def features(frames=1500):
     states = MarkovChain(T).simulate(frames, seed=0).parts[0]
     noise = torch.randn(frames, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return 2.5 * states[:, None] + noise
 
 
+@pytest.mark.slow
 def test_the_true_number_is_found():
     spec = HiddenMarkovModel(2, emissions="gaussian", draws=100, starts=1)
     found = compare_states(spec, features(), (3, 2), folds=3, seed=0)
     assert found.states == (2, 3), found.refused
     assert found.best == 2
-    exact = spec.fit(features(), seed=0).log_likelihood(features()) / 3000
+    exact = spec.fit(features(), seed=0).log_likelihood(features()) / 1500
     assert bool(found.log_likelihood.interval(0.999).contains(torch.tensor([exact, exact]).double()).all())
     assert (
         0
