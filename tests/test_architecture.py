@@ -60,6 +60,7 @@ OWNERS = {
     "arviz": ["posterior/arviz.py"],
     "botorch": ["acquisition/botorch.py"],
     "chgnet": ["potentials/foundation_chgnet.py"],
+    "deeptime": ["dynamics/deeptime.py"],
     "gpytorch": ["potentials/gradient_*.py", "acquisition/botorch.py"],  # BoTorch's posteriors are gpytorch's
     "jax": ["inference/nuts.py", "wavefunctions/*.py"],
     "joblib": ["parallel.py"],
@@ -78,7 +79,7 @@ UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marsh
 PARALLEL = {"Parallel", "delayed"}  # of joblib: they run functions; its dump and load are pickle
 VAGUE = {"utils", "util", "core", "helpers", "helper", "common", "misc", "tools", "base_classes"}
 LAZY = ["gpytorch", "pyro", "numpyro", "jax", "nflows", "mapie", "arviz", "botorch", "matplotlib", "sklearn", "ase"]
-LAZY += ["chgnet"]
+LAZY += ["chgnet", "deeptime"]
 
 
 def name(path: Path) -> str:
