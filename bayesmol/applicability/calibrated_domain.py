@@ -18,14 +18,14 @@ from bayesmol.applicability.weighted_p import checked_weights, effective_rows, w
 from bayesmol.errors import ApplicabilityError, DataError, FormatError, ShapeError, expected
 from bayesmol.representation.atomic import AtomicFeatures
 
-__all__ = ["CalibratedDomain", "Verdict", "atom_kinds", "scored"]
+__all__ = ["CalibratedDomain", "Verdict", "atom_kinds", "largest", "owners", "scored"]
 
 UNITS = ("row", "structure", "group")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the domain says of each row: its score, its conformal p-value, and whether it is inside.
+    """What the domain says of each row, or group of rows: its score, its conformal p-value, and whether it is inside.
 
     Attributes
     ----------
@@ -103,6 +103,7 @@ class CalibratedDomain:
         self,
         features: Tensor | AtomicFeatures,
         *,
+        groups: Int[Tensor, " rows"] | None = None,
         weights: Float[Tensor, " rows"] | None = None,
         guard: Float[Tensor, " rows"] | None = None,
     ) -> Verdict:
@@ -114,6 +115,9 @@ class CalibratedDomain:
 
         Parameters
         ----------
+        groups
+            Group of each row, for a domain calibrated with groups: the verdict is then one on each group, in ascending
+            order, by its largest score; new groups must be as large as those of the calibration.
         weights
             Density ratio of each new row, for a domain calibrated with weights; see
             :func:`~bayesmol.applicability.weighted_p.weighted_p_values`.
@@ -123,11 +127,15 @@ class CalibratedDomain:
         Raises
         ------
         DataError
-            If a score is NaN, or there are weights here and not in calibration, or the other way round.
+            If a score is NaN, or there are weights here and not in calibration, or the other way round, or groups here
+            and not in calibration.
         """
+        if groups is not None and self.unit != "group":
+            raise DataError(expected("groups", "none, as in calibration", "some", "calibrate with groups"))
         if (weights is None) != (self.weights is None):
             raise DataError(expected("weights", "those of new and of calibration rows", "one of the two"))
         score, own = scored(self.score, features, guard)
+        score = score if groups is None else largest(score, owners(groups, score))
         if weights is not None:
             return self._weighted(score, checked_weights(weights, len(score), finite=False).to(score.device))
         atoms, below = None, torch.searchsorted(self.scores.to(score.device), score, right=False)
@@ -188,6 +196,19 @@ def _under(name: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def atom_kinds(score: AtomicScore, features: AtomicFeatures) -> Int[Tensor, " atoms"]:
     """Species where each has its own calibration, else 0 for all atoms."""
     return features.species if score.by_species else torch.zeros_like(features.species)
+
+
+def owners(groups: Int[Tensor, " rows"], scores: Float[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """Groups counted from zero, in ascending order."""
+    if groups.shape != scores.shape:
+        raise ShapeError(expected("groups", f"one a row, shape ({len(scores)},)", tuple(groups.shape)))
+    return groups.unique(return_inverse=True)[1]
+
+
+def largest(scores: Float[Tensor, " rows"], owner: Int[Tensor, " rows"]) -> Float[Tensor, " groups"]:
+    """Largest score of each group."""
+    count = int(owner.max()) + 1
+    return scores.new_zeros(count).scatter_reduce(0, owner.to(scores.device), scores, "amax", include_self=False)
 
 
 def scored(

@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesmol.applicability.atoms import AtomicScore, AtomRanks
-from bayesmol.applicability.calibrated_domain import CalibratedDomain, Verdict, atom_kinds, scored
+from bayesmol.applicability.calibrated_domain import CalibratedDomain, Verdict, atom_kinds, largest, owners, scored
 from bayesmol.applicability.scores import SPECIFICATIONS, Score, Specification, identity
 from bayesmol.applicability.tolerance import checked_probability, tolerance_rank
 from bayesmol.applicability.weighted_p import checked_weights, effective_rows
-from bayesmol.errors import ApplicabilityError, DataError, ShapeError, expected
+from bayesmol.errors import ApplicabilityError, DataError, expected
 from bayesmol.representation.atomic import AtomicFeatures
 
 __all__ = ["CalibratedDomain", "Domain", "Verdict", "tolerance_rank"]
@@ -100,8 +100,10 @@ class Domain:
             raise DataError(expected("features", "calibration rows with finite scores", "infinity", "remove them"))
         unit, owner = "row" if atoms is None else "structure", None
         if groups is not None:
-            unit, owner = "group", _owners(groups, scores, weights)
-            scores = scores.new_zeros(int(owner.max()) + 1).scatter_reduce(0, owner, scores, "amax", include_self=False)
+            if weights is not None:
+                raise DataError(expected("groups, weights", "one of the two", "both", "give one row of each group"))
+            unit, owner = "group", owners(groups, scores)
+            scores = largest(scores, owner)
         if weights is not None:
             return self._weighted(score, scores, checked_weights(weights, len(scores)).to(scores.device), unit)
         tolerance_rank(len(scores), self.level, self.confidence)
@@ -140,11 +142,3 @@ class Domain:
 def _ranks(score: AtomicScore, features: AtomicFeatures, atoms: Tensor, owner: Tensor | None) -> AtomRanks:
     structures = features.structure_index
     return AtomRanks.of(atoms, atom_kinds(score, features), structures if owner is None else owner[structures])
-
-
-def _owners(groups: Tensor, scores: Tensor, weights: Tensor | None) -> Tensor:
-    if groups.shape != scores.shape:
-        raise ShapeError(expected("groups", f"one a row, shape ({len(scores)},)", tuple(groups.shape)))
-    if weights is not None:
-        raise DataError(expected("groups, weights", "one of the two", "both", "give one row of each group"))
-    return groups.unique(return_inverse=True)[1]

@@ -24,6 +24,7 @@ _NAMES = {
     "SGOOP": "sgoop",
     "StateComparison": "state_selection",
     "TICA": "linear",
+    "TimeBlocks": "time_blocks",
     "VAMP": "linear",
     "VAMPNet": "vampnet",
     "chapman_kolmogorov": "propagation",
@@ -33,6 +34,7 @@ _NAMES = {
     "implied_timescales": "lags",
     "pathways": "transition_paths",
     "reactive_flux": "transition_paths",
+    "time_blocks": "time_blocks",
     "to_deeptime": "deeptime",
 }
 

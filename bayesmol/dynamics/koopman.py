@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesmol.dynamics.moments import Moments
 from bayesmol.dynamics.spectra import Spectrum, matched
+from bayesmol.dynamics.strangeness import leverage, residual
 from bayesmol.dynamics.weights import BlockWeights
 from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.posterior import Draws
@@ -32,6 +33,8 @@ class FittedKoopman:
         Combinations of these, after the constant one, that are uncorrelated.
     estimate, draws
         Spectra in these combinations, from all blocks and for each row of weights.
+    covariance
+        Second moments of the functions, the constant one first, over both ends of the pairs.
     moments
         Of the combinations.
     weights
@@ -43,6 +46,7 @@ class FittedKoopman:
     spec: Any
     basis: Any
     columns: Float[Tensor, "functions rank"]
+    covariance: Float[Tensor, "functions functions"]
     estimate: Spectrum
     draws: Spectrum
     moments: Moments
@@ -104,6 +108,14 @@ class FittedKoopman:
             raise DataError(expected("after", f"from 1 to {self.dimensions - 1}", after))
         slow, fast = (self.draws.values[:, k].abs().log() for k in (after, after + 1))
         return float((fast <= ratio * slow).double().mean())
+
+    def leverage(self, frames: Float[Tensor, "rows features"]) -> Float[Tensor, " rows"]:
+        """Leverage of configurations in the basis, a score: :func:`~bayesmol.dynamics.strangeness.leverage`."""
+        return leverage(self, frames)
+
+    def residual(self, pairs: Float[Tensor, "rows 2 features"]) -> Float[Tensor, " rows"]:
+        """What the operator misses of a step in time, a score: :func:`~bayesmol.dynamics.strangeness.residual`."""
+        return residual(self, pairs)
 
     def _kept(self, count: int | None) -> slice:
         count = self.dimensions if count is None else count

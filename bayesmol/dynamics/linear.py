@@ -76,7 +76,8 @@ class _Linear:
     ) -> FittedKoopman:
         """The same from block moments, such as those of trajectories larger than memory."""
         early, _, late = found.mean()
-        columns = whitening((early + late) / 2)
+        covariance = (early + late) / 2
+        columns = whitening(covariance)
         white = found.projected(columns)
         solve = type(self).solve
         estimate = solve(*white.mean())
@@ -84,7 +85,8 @@ class _Linear:
         weights = block_weights(white.trajectory, white.length, wide, self.draws, seed=seed)
         count = min(self.dimensions + 1, columns.shape[1])
         draws = _in_parts(solve, white, weights.values, count)
-        return FittedKoopman(self, basis, columns, estimate.leading(count), draws, white, weights, time_step, unit)
+        spectra = estimate.leading(count), draws
+        return FittedKoopman(self, basis, columns, covariance, *spectra, white, weights, time_step, unit)
 
 
 class TICA(_Linear):

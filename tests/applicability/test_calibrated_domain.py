@@ -187,3 +187,19 @@ def test_bad_input():
         domain.assess(torch.tensor([0.1, math.nan]))
     with pytest.raises(ShapeError, match="one score a row"):
         domain.assess(uniform(5, 2))
+
+
+def test_verdicts_on_groups_are_those_of_their_strangest_row():
+    scores, groups = uniform(200, seed=3), torch.arange(200) % 40
+    domain = Domain(level=0.1).calibrate(scores, groups=groups)
+    new, owner = uniform(12, seed=4), torch.tensor([7, 2, 9]).repeat_interleave(4)
+    verdict = domain.assess(new, groups=owner)
+    rows = domain.assess(new)
+    for place, group in enumerate((2, 7, 9)):
+        assert verdict.score[place] == new[owner == group].max()
+        assert verdict.p_value[place] == rows.p_value[owner == group].min()
+    assert torch.equal(verdict.inside, verdict.score <= domain.threshold)
+    with pytest.raises(ShapeError, match="groups"):
+        domain.assess(new, groups=owner[:3])
+    with pytest.raises(DataError, match="calibrate with groups"):
+        Domain(level=0.1).calibrate(scores).assess(new, groups=owner)
