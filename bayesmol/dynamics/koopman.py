@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmol.dynamics.moments import Moments
+from bayesmol.dynamics.reweighting import EquilibriumMoments
 from bayesmol.dynamics.spectra import Spectrum, matched
 from bayesmol.dynamics.strangeness import leverage, residual
 from bayesmol.dynamics.weights import BlockWeights
@@ -49,7 +50,7 @@ class FittedKoopman:
     covariance: Float[Tensor, "functions functions"]
     estimate: Spectrum
     draws: Spectrum
-    moments: Moments
+    moments: Moments | EquilibriumMoments
     weights: BlockWeights
     time_step: float
     unit: str

@@ -13,13 +13,16 @@ from torch import Tensor
 from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics.koopman import FittedKoopman
 from bayesmol.dynamics.moments import Moments, moments
+from bayesmol.dynamics.reweighting import EquilibriumMoments, equilibrium_moments
 from bayesmol.dynamics.spectra import Spectrum, general, reversible, singular, whitening
-from bayesmol.dynamics.weights import bandwidth, block_weights
-from bayesmol.errors import DataError, expected
+from bayesmol.dynamics.weights import FEWEST, bandwidth, block_weights
+from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.inference.random import generator
 from bayesmol.representation.basis import Identity
 
 __all__ = ["EDMD", "TICA", "VAMP"]
+
+BlockMoments = Moments | EquilibriumMoments
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,17 @@ class _Linear:
             raise DataError(expected("trajectories", "features", "states", "use MarkovStateModel"))
         source = generator(seed, trajectories.parts[0].device)
         basis = self.basis.fit(torch.cat(trajectories.parts), seed=source)
-        found = moments(trajectories, basis, self.lag, block=self.block)
+        found = self._moments(trajectories, basis)
         return self.estimated(found, basis, trajectories.time_step, trajectories.unit, seed=source)
 
     def estimated(
-        self, found: Moments, basis: Any, time_step: float = 1.0, unit: str = "frames", *, seed: int | torch.Generator
+        self,
+        found: BlockMoments,
+        basis: Any,
+        time_step: float = 1.0,
+        unit: str = "frames",
+        *,
+        seed: int | torch.Generator,
     ) -> FittedKoopman:
         """The same from block moments, such as those of trajectories larger than memory."""
         early, _, late = found.mean()
@@ -81,23 +90,44 @@ class _Linear:
         white = found.projected(columns)
         solve = type(self).solve
         estimate = solve(*white.mean())
-        wide = bandwidth(self.lag, _slowest(estimate, self.lag), int(found.pairs))
-        weights = block_weights(white.trajectory, white.length, wide, self.draws, seed=seed)
+        wide = bandwidth(self.lag, _slowest(estimate, self.lag), int(found.pairs), _independent(found))
+        weights = block_weights(white.trajectory, white.length, wide, self.draws, shares=white.shares, seed=seed)
+        if not weights.freedom >= FEWEST:
+            remedy = "sample longer, and where the weights at equilibrium are large"
+            raise ConvergenceError(expected("blocks", f"worth {FEWEST} independent ones", weights.freedom, remedy))
         count = min(self.dimensions + 1, columns.shape[1])
         draws = _in_parts(solve, white, weights.values, count)
         spectra = estimate.leading(count), draws
         return FittedKoopman(self, basis, columns, covariance, *spectra, white, weights, time_step, unit)
 
+    def _moments(self, trajectories: Trajectories, basis: Any) -> BlockMoments:
+        return moments(trajectories, basis, self.lag, block=self.block)
 
+
+@dataclass(frozen=True)
 class TICA(_Linear):
-    """Time-lagged independent components: the operator of a system in detailed balance, from data at equilibrium.
+    """Time-lagged independent components: the operator of a system in detailed balance.
+
+    Attributes
+    ----------
+    equilibrium
+        Whether the frames are distributed as at equilibrium. If not, as in short trajectories that start elsewhere,
+        every pair is reweighted by :func:`~bayesmol.dynamics.reweighting.equilibrium_moments`, anew in each draw; the
+        trajectories must then fit in memory, and their effective sample size is that of the fitted ``moments``.
 
     References
     ----------
-    Pérez-Hernández, Paul, Giorgino, De Fabritiis, Noé, J. Chem. Phys. 139, 015102 (2013).
+    Pérez-Hernández, Paul, Giorgino, De Fabritiis, Noé, J. Chem. Phys. 139, 015102 (2013); Wu, Nüske, Paul, Klus,
+    Koltai, Noé, J. Chem. Phys. 146, 154104 (2017), for data that are not at equilibrium.
     """
 
     solve = staticmethod(reversible)
+
+    equilibrium: bool = True
+
+    def _moments(self, trajectories: Trajectories, basis: Any) -> BlockMoments:
+        summed = moments if self.equilibrium else equilibrium_moments
+        return summed(trajectories, basis, self.lag, block=self.block)
 
 
 class VAMP(_Linear):
@@ -130,8 +160,14 @@ def _slowest(estimate: Spectrum, lag: int) -> float:
     return -lag / math.log(min(float(sizes[0]), 1 - 1e-12)) if float(sizes[0]) > 0 else 0.0
 
 
-def _in_parts(solve: Callable[..., Spectrum], white: Moments, weights: Tensor, count: int) -> Spectrum:
+def _independent(found: BlockMoments) -> float:
+    """Number of trajectories of equal length that are worth as much as these."""
+    pairs = found.sizes.new_zeros(int(found.trajectory.max()) + 1).index_add_(0, found.trajectory, found.sizes)
+    return float(pairs.sum().square() / pairs.square().sum())
+
+
+def _in_parts(solve: Callable[..., Spectrum], white: BlockMoments, weights: Tensor, count: int) -> Spectrum:
     """Spectra of all draws, a part of them at a time so that their moments fit in memory."""
-    size = max(1, int(2e7 / white.early.shape[1] ** 2))
+    size = max(1, int(2e7 / white.early[0].numel()))
     parts = [solve(*white.mean(part)).leading(count) for part in weights.split(size)]
     return Spectrum(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from bayesmol.data.trajectory import Trajectories
 from bayesmol.errors import ConvergenceError, DataError, expected
 
-__all__ = ["Moments", "block_length", "moments", "streamed"]
+__all__ = ["Basis", "Moments", "block_length", "moments", "streamed", "windows"]
 
 Basis = Callable[[Float[Tensor, "frames features"]], Float[Tensor, "frames functions"]]
 
@@ -44,9 +44,19 @@ class Moments:
     length: int
 
     @property
+    def sizes(self) -> Float[Tensor, " blocks"]:
+        """Number of pairs in each block."""
+        return self.early[:, 0, 0]
+
+    @property
+    def shares(self) -> Float[Tensor, " blocks"]:
+        """Part of each block in every mean, up to a factor: the same for all, the last of a trajectory as well."""
+        return torch.ones_like(self.sizes)
+
+    @property
     def pairs(self) -> float:
         """Number of pairs in all blocks."""
-        return float(self.early[:, 0, 0].sum())
+        return float(self.sizes.sum())
 
     def projected(self, columns: Float[Tensor, "functions fewer"]) -> Moments:
         """Moments of linear combinations of the functions."""
@@ -59,7 +69,7 @@ class Moments:
         """Early, cross and late moments of a pair, for each row of weights."""
         if weights is None:
             return tuple(part.sum(0) / self.pairs for part in (self.early, self.cross, self.late))
-        pairs = (weights @ self.early[:, 0, 0])[:, None, None]
+        pairs = (weights @ self.sizes)[:, None, None]
         return tuple(torch.einsum("db,bij->dij", weights, part) / pairs for part in (self.early, self.cross, self.late))
 
     def joined(self, other: Moments) -> Moments:
@@ -113,7 +123,7 @@ def streamed(
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     owner: list[int] = []
     for k, chunks in enumerate(trajectories):
-        for frames in _windows(chunks, basis, lag, block):
+        for frames in windows(chunks, basis, lag, block):
             early, late = frames[:-lag], frames[lag:]
             rows.append((early.mT @ early, early.mT @ late, late.mT @ late))
             owner.append(k)
@@ -124,7 +134,7 @@ def streamed(
     return Moments(*parts, trajectory, lag, block)
 
 
-def _windows(chunks: Iterable[Tensor], basis: Basis, lag: int, block: int) -> Iterator[Tensor]:
+def windows(chunks: Iterable[Tensor], basis: Basis, lag: int, block: int) -> Iterator[Tensor]:
     """Functions of ``block + lag`` consecutive frames, a window every ``block`` frames; the last one is shorter."""
     held: Tensor | None = None
     for chunk in chunks:

@@ -38,7 +38,7 @@ class BlockWeights:
     bandwidth: float
 
 
-def bandwidth(lag: int, slowest: float, frames: int) -> float:
+def bandwidth(lag: int, slowest: float, frames: int, trajectories: float = 1.0) -> float:
     r"""Bandwidth in frames that suits pairs at this lag and a slowest timescale, in frames.
 
     Over a kernel of bandwidth h a variance is too small by about :math:`(t/h)^2` for contributions whose correlation
@@ -47,14 +47,19 @@ def bandwidth(lag: int, slowest: float, frames: int) -> float:
     Three lags and 5.6 timescales make both biases of the standard error smaller than 1.5 %; fewer timescales are taken
     where the trajectories are short.
 
+    Parameters
+    ----------
+    trajectories
+        Number of independent ones of about equal length: as many degrees of freedom there are, however short they are.
+
     Raises
     ------
     ConvergenceError
-        If the trajectories are too short for ten degrees of freedom.
+        If the trajectories are too short, and too few, for ten degrees of freedom.
     """
     room = frames / (2 * FEWEST * math.sqrt(math.pi))
     wide = max(_LAGS * lag, min(_TIMES * slowest, max(room, _FEWER * slowest)))
-    freedom = frames / (math.sqrt(math.pi) * wide)
+    freedom = max(frames / (math.sqrt(math.pi) * wide), trajectories)
     if not freedom >= FEWEST:
         needed = math.ceil(FEWEST * math.sqrt(math.pi) * max(_LAGS * lag, _FEWER * slowest))
         remedy = "sample longer; no error bar can be had from so few transitions"
@@ -69,6 +74,7 @@ def block_weights(
     wide: float,
     draws: int,
     *,
+    shares: Float[Tensor, " blocks"] | None = None,
     seed: int | torch.Generator,
 ) -> BlockWeights:
     r"""Exponential weights of blocks whose covariance over time is a Gaussian kernel.
@@ -89,6 +95,8 @@ def block_weights(
         Which trajectory each block is of; blocks of one are neighbours, in the order of time.
     length, wide
         Of a block, and h, in frames.
+    shares
+        Part of each block in the means, up to a factor; by default the same. Unequal ones have less freedom.
 
     References
     ----------
@@ -99,7 +107,8 @@ def block_weights(
     source = generator(seed, trajectory.device)
     distance = _distances(trajectory) * (length / wide)
     blocks = len(trajectory)
-    freedom = blocks**2 / float(torch.exp(-distance.square()).sum())
+    share = torch.ones_like(distance[0]) if shares is None else shares
+    freedom = float(share.sum().square() / (share @ torch.exp(-distance.square()) @ share))
     if freedom < 2:
         raise ConvergenceError(expected("blocks", "at least two that are independent", blocks, "sample longer"))
     root = _root(torch.exp(-distance.square() / 4))

@@ -70,3 +70,16 @@ def test_too_short_trajectories_have_no_error_bar():
         block_weights(ONE[:4], 1.0, 100.0, 10, seed=0)
     with pytest.raises(DataError, match="blocks, draws"):
         block_weights(ONE[:1], 1.0, 1.0, 10, seed=0)
+
+
+def test_short_trajectories_are_as_many_degrees_of_freedom():
+    assert bandwidth(1, 100.0, 1500, trajectories=50) == pytest.approx(170)
+    with pytest.raises(ConvergenceError, match="at least"):
+        bandwidth(1, 100.0, 1500, trajectories=9)
+
+
+def test_blocks_of_unequal_shares_have_less_freedom():
+    alone = torch.arange(60)
+    shares = torch.ones(60, dtype=torch.float64)
+    shares[0] = 59
+    assert block_weights(alone, 1.0, 1.0, 10, shares=shares, seed=0).freedom == pytest.approx(118**2 / (59**2 + 59))
