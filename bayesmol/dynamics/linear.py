@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics.koopman import FittedKoopman
 from bayesmol.dynamics.moments import Moments, moments
+from bayesmol.dynamics.operator_posteriors import POSTERIORS
 from bayesmol.dynamics.reweighting import EquilibriumMoments, equilibrium_moments
 from bayesmol.dynamics.spectra import Spectrum, general, reversible, singular, whitening
 from bayesmol.dynamics.weights import FEWEST, bandwidth, block_weights
@@ -41,6 +41,9 @@ class _Linear:
         Of the posterior.
     block
         Frames of a block of moments; by default a thousandth of all frames, and not less than the lag.
+    posterior
+        ``"bootstrap"`` of blocks, which holds for every quantity; or, to check it where the operator is all that
+        counts, ``"sandwich"`` or the tempered ``"matrix-normal"`` of :mod:`~bayesmol.dynamics.operator_posteriors`.
     """
 
     solve: ClassVar[Callable[..., Spectrum]]
@@ -50,8 +53,11 @@ class _Linear:
     basis: Any = field(default_factory=Identity)
     draws: int = 1000
     block: int | None = None
+    posterior: str = "bootstrap"
 
     def __post_init__(self) -> None:
+        if self.posterior not in self._posteriors:
+            raise DataError(expected("posterior", self._posteriors, self.posterior))
         counts = (self.lag, self.dimensions, self.draws, self.block or 1)
         if min(counts) < 1:
             raise DataError(expected("lag, dimensions, draws, block", "positive counts", counts))
@@ -91,17 +97,24 @@ class _Linear:
         solve = type(self).solve
         estimate = solve(*white.mean())
         wide = bandwidth(self.lag, _slowest(estimate, self.lag), int(found.pairs), _independent(found))
-        weights = block_weights(white.trajectory, white.length, wide, self.draws, shares=white.shares, seed=seed)
+        source = generator(seed, columns.device)
+        weights = block_weights(white.trajectory, white.length, wide, self.draws, shares=white.shares, seed=source)
         if not weights.freedom >= FEWEST:
             remedy = "sample longer, and where the weights at equilibrium are large"
             raise ConvergenceError(expected("blocks", f"worth {FEWEST} independent ones", weights.freedom, remedy))
         count = min(self.dimensions + 1, columns.shape[1])
-        draws = _in_parts(solve, white, weights.values, count)
+        drawn = POSTERIORS[self.posterior](white, weights, source)
+        draws = _joined(solve(*part).leading(count) for part in drawn)
         spectra = estimate.leading(count), draws
         return FittedKoopman(self, basis, columns, covariance, *spectra, white, weights, time_step, unit)
 
     def _moments(self, trajectories: Trajectories, basis: Any) -> BlockMoments:
         return moments(trajectories, basis, self.lag, block=self.block)
+
+    @property
+    def _posteriors(self) -> list[str]:
+        """Those that suit the estimator."""
+        return list(POSTERIORS)
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,10 @@ class TICA(_Linear):
         summed = moments if self.equilibrium else equilibrium_moments
         return summed(trajectories, basis, self.lag, block=self.block)
 
+    @property
+    def _posteriors(self) -> list[str]:
+        return list(POSTERIORS) if self.equilibrium else ["bootstrap"]  # the others keep the weights of pairs fixed
+
 
 class VAMP(_Linear):
     """Singular functions of the operator: no detailed balance and no equilibrium needed.
@@ -139,6 +156,10 @@ class VAMP(_Linear):
     """
 
     solve = staticmethod(singular)
+
+    @property
+    def _posteriors(self) -> list[str]:
+        return ["bootstrap"]  # the others keep the moments of both ends fixed
 
 
 class EDMD(_Linear):
@@ -166,8 +187,6 @@ def _independent(found: BlockMoments) -> float:
     return float(pairs.sum().square() / pairs.square().sum())
 
 
-def _in_parts(solve: Callable[..., Spectrum], white: BlockMoments, weights: Tensor, count: int) -> Spectrum:
-    """Spectra of all draws, a part of them at a time so that their moments fit in memory."""
-    size = max(1, int(2e7 / white.early[0].numel()))
-    parts = [solve(*white.mean(part)).leading(count) for part in weights.split(size)]
+def _joined(parts: Iterator[Spectrum]) -> Spectrum:
+    """Spectra of all draws, of which a part at a time fits in memory with its moments."""
     return Spectrum(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -12,7 +12,14 @@ from torch import Tensor
 from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.inference.random import generator
 
-__all__ = ["FEWEST", "BlockWeights", "bandwidth", "block_weights"]
+__all__ = [
+    "FEWEST",
+    "BlockWeights",
+    "bandwidth",
+    "block_weights",
+    "covariance_root",
+    "distances",
+]
 
 FEWEST = 10  # degrees of freedom, below which an error bar is not worth printing
 _JITTER = 1e-9  # of a variance of one
@@ -105,13 +112,13 @@ def block_weights(
     if len(trajectory) < 2 or draws < 1:
         raise DataError(expected("blocks, draws", "at least two, and one", (len(trajectory), draws)))
     source = generator(seed, trajectory.device)
-    distance = _distances(trajectory) * (length / wide)
+    distance = distances(trajectory) * (length / wide)
     blocks = len(trajectory)
     share = torch.ones_like(distance[0]) if shares is None else shares
     freedom = float(share.sum().square() / (share @ torch.exp(-distance.square()) @ share))
     if freedom < 2:
         raise ConvergenceError(expected("blocks", "at least two that are independent", blocks, "sample longer"))
-    root = _root(torch.exp(-distance.square() / 4))
+    root = covariance_root(torch.exp(-distance.square() / 4))
     fields = torch.randn(2, draws, blocks, generator=source, dtype=torch.float64, device=trajectory.device) @ root
     chi = torch.empty(draws, 1, dtype=torch.float64, device=trajectory.device)
     chi = 2 * torch._standard_gamma(chi.fill_(freedom / 2), generator=source)
@@ -133,13 +140,13 @@ def _power(variance: Float[Tensor, "draws 1"]) -> Float[Tensor, "draws 1"]:
     return (lower + upper) / 2
 
 
-def _distances(trajectory: Tensor) -> Float[Tensor, "blocks blocks"]:
+def distances(trajectory: Tensor) -> Float[Tensor, "blocks blocks"]:
     """Blocks between two of the same trajectory; infinite between trajectories."""
     place = torch.arange(len(trajectory), dtype=torch.float64, device=trajectory.device)
     apart = (place[:, None] - place).abs()
     return apart.masked_fill(trajectory[:, None] != trajectory, math.inf)
 
 
-def _root(covariance: Tensor) -> Tensor:
+def covariance_root(covariance: Tensor) -> Tensor:
     """Factor R with :math:`R^\top R` the covariance, which may be singular up to rounding errors."""
     return torch.linalg.cholesky(covariance + _JITTER * torch.eye(len(covariance)).to(covariance)).mT
