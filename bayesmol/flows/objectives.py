@@ -123,7 +123,7 @@ class MixedKL:
     Attributes
     ----------
     forward, reverse
-        The weights, not negative.
+        The weights, not negative. Samples by the hundred are soon learned by heart: give them a tenth or less.
     held_out
         Share of the samples, the last ones but not more than 4000, that no step sees: they tell which weights are best.
     cut

@@ -126,24 +126,26 @@ def test_bad_samples(affine, gaussian):
 
 @pytest.mark.slow
 def test_few_samples_and_the_energy_beat_either_alone():
+    """A hundred samples alone are learned by heart, and the energy alone finds one of two wells."""
     from bayesmol.flows.couplings import Couplings
     from bayesmol.flows.model_densities import double_well
     from bayesmol.inference.importance import forward_effective_size
 
-    target, lower = double_well(), generator(5)
+    target, lower = double_well(tilt=0.2, temperature=0.3), generator(5)
     grid = torch.linspace(-3, 3, 6001, dtype=torch.float64)
-    chance = (-(grid - 4 * grid**2 + grid**4)).softmax(0)
+    chance = (-(0.2 * grid - 4 * grid**2 + grid**4) / 0.3).softmax(0)
 
     def exact(size):
         first = grid[torch.multinomial(chance, size, replacement=True, generator=lower)]
-        return torch.stack([first, torch.randn(size, generator=lower, dtype=torch.float64)], 1)
+        second = torch.randn(size, generator=lower, dtype=torch.float64) * 0.3**0.5
+        return torch.stack([first, second], 1)
 
     samples, test, found = exact(100), exact(5000), {}
-    for forward, reverse in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0)):
+    for forward, reverse in ((1.0, 0.0), (0.0, 1.0), (0.1, 1.0)):
         flow = Couplings(layers=2, width=32).build(torch.zeros(2, dtype=torch.bool), seed=0)
         settings = Optimisation(steps=300, batch=128, rate=5e-3)
-        MixedKL(settings, forward, reverse, held_out=0.0).fit(flow, target, samples, seed=0)
+        MixedKL(settings, forward, reverse, held_out=0.2).fit(flow, target, samples, seed=0)
         with torch.no_grad():
             log_q = flow.log_prob(test.float()).double()
         found[forward, reverse] = forward_effective_size(-target.reduced_energy(test) - log_q).fraction
-    assert found[1.0, 1.0] > max(found[1.0, 0.0], found[0.0, 1.0])
+    assert found[0.1, 1.0] > 2 * max(found[1.0, 0.0], found[0.0, 1.0])
