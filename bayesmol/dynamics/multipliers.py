@@ -18,6 +18,7 @@ __all__ = ["FixedPopulations", "FreePopulations", "PairSums", "newton"]
 
 _NEWTON, _CONJUGATE = 200, 300  # iterations
 _TOLERANCE = 1e-11  # of θ, or of u in its own size
+_TINY = 1e-300
 _CHUNK = 2**17  # numbers that are worked on at once: they stay in the cache of a core
 
 
@@ -93,13 +94,13 @@ class FreePopulations:
 
     def slope(self, value: Tensor) -> tuple[Tensor, Tensor]:
         u = (value - value.amax(0)).exp()
-        rates, coupling = torch.zeros_like(u), torch.empty_like(self.sums.values, dtype=torch.float32)
+        rates, coupling = torch.zeros_like(u), torch.empty_like(self.sums.values)
         for first, second, sums, kept in self.sums.chunks(coupling):
             one, other = u.index_select(0, first), u.index_select(0, second)
             total = one + other
             flows = sums / total
             rates.index_add_(0, first, flows).index_add_(0, second, flows)
-            kept.copy_(flows.div_(total).mul_(one.mul_(other)))
+            torch.mul(flows.div_(total), one.mul_(other), out=kept)
         return self.out - u * rates, coupling
 
     def curve(self, coupling: Tensor, step: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ class FreePopulations:
         return step.amax(0) - step.amin(0)
 
     def damping(self, size: Tensor) -> Tensor:
-        return torch.log1p(size) / size.clamp_min(1e-300)
+        return torch.log1p(size) / size.clamp_min(_TINY)
 
 
 class FixedPopulations:
@@ -181,7 +182,7 @@ def newton(problem: Problem, start: Float[Tensor, "states draws"]) -> Float[Tens
     """
     value, last = start, start.new_full(start.shape[1:], torch.inf)
     slope, coupling = problem.slope(value)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(problem.matrix(coupling).double())).to(coupling.dtype)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(problem.matrix(coupling)))
     for _ in range(_NEWTON):
         accuracy = min(0.1, float(last.max()))
         step = _conjugate_gradients(problem, coupling, inverse, slope, accuracy=accuracy)
@@ -202,9 +203,9 @@ def newton(problem: Problem, start: Float[Tensor, "states draws"]) -> Float[Tens
 def _conjugate_gradients(
     problem: Problem, coupling: Tensor, inverse: Tensor, slope: Tensor, *, accuracy: float
 ) -> Tensor:
-    """Newton steps of all columns, in the precision of ``coupling``; each column is solved in its own scale."""
-    height, tiny = slope.abs().amax(0).clamp_min(1e-300), torch.finfo(coupling.dtype).tiny
-    residual = (slope / height).to(coupling.dtype)
+    """Newton steps of all columns; each is solved in its own scale, and one without a slope stays where it is."""
+    height = slope.abs().amax(0).clamp_min(_TINY)
+    residual = slope / height
     diagonal = problem.diagonal(coupling)
     scale = (diagonal.mean(1, keepdim=True) / diagonal).sqrt()
     improved = scale * (inverse @ (scale * residual))
@@ -212,13 +213,13 @@ def _conjugate_gradients(
     target = accuracy**2 * power
     for _ in range(_CONJUGATE):
         curved = problem.curve(coupling, direction)
-        length = power / (direction * curved).sum(0).clamp_min(tiny)
+        length = power / (direction * curved).sum(0).clamp_min(_TINY)
         step, residual = step + length * direction, residual - length * curved
         improved = scale * (inverse @ (scale * residual))
         before, power = power, (residual * improved).sum(0)
         if bool((power <= target).all()):
             break
-        direction = improved + power / before.clamp_min(tiny) * direction
+        direction = improved + power / before.clamp_min(_TINY) * direction
     return step * height
 
 

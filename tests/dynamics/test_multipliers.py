@@ -75,3 +75,20 @@ def test_only_pairs_that_occur_are_kept():
     sums = PairSums.of(batch)
     assert sums.first.tolist() == [0, 1] and sums.second.tolist() == [1, 2]
     assert sums.values.tolist() == [[2.0, 1.0], [7.0, 7.0]]
+
+
+def test_states_that_hang_by_a_thread():
+    """Two sets of many counts between which a draw has next to none, as bootstrap weights make them."""
+    batch = counts(4, 8).mul_(1e5)
+    batch[:, :4, 4:], batch[:, 4:, :4] = 0, 0
+    batch[:, 0, 4], batch[:, 4, 0] = torch.tensor([1.0, 1e-4, 1e-9, 1e-14]), torch.tensor([2.0, 1e-3, 1e-9, 3e-14])
+    found = reversible_estimate(batch)
+    flows = found.stationary[:, :, None] * found.transition
+    torch.testing.assert_close(flows, flows.mT, rtol=1e-12, atol=0)
+    # Flows between the sets balance, and the chance to leave a set is what was counted.
+    into, back = flows[:, :4, 4:].sum((1, 2)), flows[:, 4:, :4].sum((1, 2))
+    torch.testing.assert_close(into, back, rtol=1e-10, atol=0)
+    for k in range(4):
+        alone = reversible_estimate(batch[k, :4, :4]).stationary
+        inside = found.stationary[k, :4] / found.stationary[k, :4].sum()
+        torch.testing.assert_close(inside, alone, rtol=1e-3, atol=1e-6)
