@@ -1,12 +1,13 @@
 """Kinetics from trajectories: whether intervals of timescales hold, and what they cost."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import kinetics_alanine
 import kinetics_coverage
 import kinetics_dmd
 import kinetics_generate
+import kinetics_replicas
 import kinetics_speed
 import typer
 from harness import Json, Seed, run
@@ -77,13 +78,19 @@ def generate(
     context: typer.Context,
     out: Folder = Path("alanine"),
     nanoseconds: Annotated[float, typer.Option(help="In all.", min=0.1)] = 100.0,
-    trajectories: Annotated[int, typer.Option(help="Independent ones.", min=1)] = 1,
+    trajectories: Annotated[int, typer.Option(help="Independent ones.", min=1)] = 64,
+    program: Annotated[
+        Literal["bayesmol", "openmm"], typer.Option(help="All trajectories side by side, or one after the other.")
+    ] = "bayesmol",
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
-    """Molecular dynamics of alanine dipeptide in implicit solvent by OpenMM; killed, it goes on where it was."""
+    """Molecular dynamics of alanine dipeptide in implicit solvent; killed, it goes on where it was."""
     study = Study("kinetics", "generate", context.params, packages=PACKAGES)
-    kinetics_generate.generate(study, out, nanoseconds, seed, trajectories=trajectories)
+    if program == "openmm":
+        kinetics_generate.generate(study, out, nanoseconds, seed, trajectories=trajectories)
+    else:
+        kinetics_replicas.generate(study, out, nanoseconds, seed, replicas=trajectories)
     study.finish(json)
 
 

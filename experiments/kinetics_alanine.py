@@ -56,7 +56,7 @@ def alanine(
     """
     data = torsion_features(folder)
     parts = cut(data, pieces, lag)
-    study.settings |= {"frames": data.frames, "frames_of_a_piece": len(parts[0]), "pieces": len(parts)}
+    study.settings |= {"frames": data.frames, "frames_of_a_piece": parts[0].frames, "pieces": len(parts)}
     with study.stage("states", "states"):
         partition = KMeans(states).fit(data, seed=seed)
     asked = quantities(partition, timescales)
@@ -67,9 +67,8 @@ def alanine(
     tally = {name: Tally() for name in truth}
     with study.stage("pieces", "pieces"):
         for number, part in enumerate(parts):
-            one = Trajectories((part,), data.time_step, data.unit)
-            answers = asked_of(spec, partition, one, asked, seed + number)
-            answers["tica_timescale_1"] = answer(lambda x=one, n=number: tica(lag, x, draws, seed + n))
+            answers = asked_of(spec, partition, part, asked, seed + number)
+            answers["tica_timescale_1"] = answer(lambda x=part, n=number: tica(lag, x, draws, seed + n))
             for name, result in answers.items():
                 tally[name].add(result, truth[name], level)
     report(study, tally, level)
@@ -84,13 +83,19 @@ def torsion_features(folder: Path) -> Trajectories:
     return Trajectories(tuple(parts), step, "ps")
 
 
-def cut(data: Trajectories, pieces: int, lag: int) -> list[Tensor]:
-    """Pieces of equal length, none across two runs."""
-    length = data.frames // max(pieces, 1)
+def cut(data: Trajectories, pieces: int, lag: int) -> list[Trajectories]:
+    """Groups of whole runs if there are so many, else pieces of equal length, none across two runs."""
+    if pieces < 2:
+        raise DataError(expected("pieces", "two or more", pieces))
+    if len(data.parts) >= 2 * pieces:
+        size = len(data.parts) // pieces
+        groups = [data.parts[k * size : (k + 1) * size] for k in range(pieces)]
+        return [Trajectories(group, data.time_step, data.unit) for group in groups]
+    length = data.frames // pieces
     found = [part[k * length : (k + 1) * length] for part in data for k in range(len(part) // max(length, 1))]
-    if pieces < 2 or len(found) < 2 or length <= 10 * lag:
+    if len(found) < 2 or length <= 10 * lag:
         raise DataError(expected("pieces", f"two or more, of more than {10 * lag} frames", f"{pieces} of {length}"))
-    return found
+    return [Trajectories((part,), data.time_step, data.unit) for part in found]
 
 
 def quantities(partition: Partition, timescales: int) -> dict[str, Quantity]:

@@ -169,10 +169,11 @@ def generate(
     if nanoseconds <= 0 or trajectories < 1:
         raise DataError(expected("nanoseconds, trajectories", "positive numbers", (nanoseconds, trajectories)))
     out.mkdir(parents=True, exist_ok=True)
-    _check_settings(out, {"seed": seed, "force_field": list(FORCE_FIELD), **asdict(dynamics)})
+    program = {"openmm": program_version("openmm"), "force_field": list(FORCE_FIELD)}
+    check_settings(out, {"seed": seed, **program, **asdict(dynamics)})
     wanted = 1000 * nanoseconds / (dynamics.piece * dynamics.every) / trajectories
     pieces = int(np.ceil(wanted - 1e-6))  # 6.000000001 pieces are 6
-    missing = [(t, p) for p in range(pieces) for t in range(trajectories) if not _path(out, t, p).exists()]
+    missing = [(t, p) for p in range(pieces) for t in range(trajectories) if not path(out, t, p).exists()]
     simulation = Simulation(dynamics) if missing else None
     with study.stage("generate", "dynamics"), progress("dynamics, pieces", len(missing)) as advance:
         for trajectory, piece in missing:
@@ -218,10 +219,10 @@ def read(out: Path) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 def _write(simulation: Simulation, out: Path, trajectory: int, piece: int, seed: int) -> None:
     """Run one piece from the end of the one before."""
-    path = _path(out, trajectory, piece)
-    path.parent.mkdir(exist_ok=True)
+    place = path(out, trajectory, piece)
+    place.parent.mkdir(exist_ok=True)
     if piece:
-        with np.load(_path(out, trajectory, piece - 1), allow_pickle=False) as before:
+        with np.load(path(out, trajectory, piece - 1), allow_pickle=False) as before:
             state = State(before["last_positions_nm"], before["last_velocities"])
     else:
         state = simulation.start(_mixed(seed, trajectory, 0))
@@ -230,21 +231,22 @@ def _write(simulation: Simulation, out: Path, trajectory: int, piece: int, seed:
     angles = dihedral(rows, torch.tensor([PHI, PSI])).numpy()
     arrays = {"positions": positions[:, HEAVY], "torsions": angles.astype(np.float32)}
     arrays |= {"last_positions_nm": last.positions, "last_velocities": last.velocities}
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(place) as temporary, temporary.open("wb") as file:
         np.savez(file, time_step_ps=simulation.dynamics.every, **arrays)
 
 
-def _path(out: Path, trajectory: int, piece: int) -> Path:
+def path(out: Path, trajectory: int, piece: int) -> Path:
+    """Of a piece."""
     return out / f"trajectory_{trajectory:03d}" / f"piece_{piece:05d}.npz"
 
 
-def _check_settings(out: Path, settings: dict[str, Any]) -> None:
+def check_settings(out: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a new folder; refuse others in an old one."""
-    path, settings = out / "settings.json", settings | {"openmm": program_version("openmm")}
-    if not path.exists():
-        with replacing(path) as temporary:
+    place = out / "settings.json"
+    if not place.exists():
+        with replacing(place) as temporary:
             temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    known = json.loads(path.read_text(encoding="utf-8"))
+    known = json.loads(place.read_text(encoding="utf-8"))
     if known != settings:
         other = {key: (known.get(key), value) for key, value in settings.items() if known.get(key) != value}
         raise DataError(
