@@ -57,7 +57,9 @@ def test_pieces_do_not_cross_runs(module, tmp_path):
     data = module.torsion_features(write(tmp_path, 1000))
     assert data.unit == "ps" and data.time_step == 0.5 and data.parts[0].shape == (1000, 4)
     two = type(data)((data.parts[0][:700], data.parts[0][:300]), 0.5, "ps")
-    assert [len(part) for part in module.cut(two, 4, 10)] == [250, 250, 250]
+    assert [part.lengths for part in module.cut(two, 4, 10)] == [[250], [250], [250]]
+    many = type(data)(tuple(data.parts[0].split(100)), 0.5, "ps")
+    assert [part.lengths for part in module.cut(many, 3, 10)] == [[100, 100, 100]] * 3
     with pytest.raises(DataError, match="pieces"):
         module.cut(two, 50, 10)
     with pytest.raises(DataError, match="pieces"):
