@@ -7,6 +7,7 @@ import kinetics_alanine
 import kinetics_coverage
 import kinetics_dmd
 import kinetics_generate
+import kinetics_peers
 import kinetics_replicas
 import kinetics_speed
 import typer
@@ -108,6 +109,27 @@ def alanine_dipeptide(
     study = Study("kinetics", "alanine-dipeptide", context.params, packages=PACKAGES)
     study.expectations = {"coverage_95": {"lower": 0.9}}
     kinetics_alanine.alanine(study, folder, lag=lag, pieces=pieces, states=states, seed=seed)
+    study.finish(json)
+
+
+@app.command()
+def peers(
+    context: typer.Context,
+    landscape: Annotated[str, typer.Option(help="Name of a landscape.")] = "prinz",
+    repeats: Repeats = 40,
+    frames: Annotated[int, typer.Option(help="Of each trajectory.", min=1000)] = 50_000,
+    lag: Annotated[int, typer.Option(help="In frames.", min=1)] = 25,
+    timescales: Annotated[int, typer.Option(help="How many.", min=1)] = 3,
+    draws: Annotated[int, typer.Option(help="Of each posterior.", min=50)] = 400,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """The same trajectories by bayesmol and by deeptime: whose 95 % intervals hold, and what they cost."""
+    study = Study("kinetics", "peers", context.params, packages=PACKAGES)
+    study.expectations = {"coverage_95": {"lower": 0.93, "upper": 0.97}, "ratio_to_deeptime": {"lower": 1.0}}
+    kinetics_peers.peers(
+        study, name=landscape, repeats=repeats, frames=frames, lag=lag, count=timescales, draws=draws, seed=seed
+    )
     study.finish(json)
 
 

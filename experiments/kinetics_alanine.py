@@ -13,7 +13,7 @@ from torch import Tensor
 from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics.clustering import KMeans, Partition
 from bayesmol.dynamics.linear import TICA
-from bayesmol.dynamics.markov_state_model import FittedMarkovStateModel, MarkovStateModel, places
+from bayesmol.dynamics.markov_state_model import FittedMarkovStateModel, MarkovStateModel
 from bayesmol.errors import BayesmolError, DataError, expected
 from bayesmol.posterior import Draws
 from bayesmol.report import Study, proportion
@@ -107,8 +107,7 @@ def quantities(partition: Partition, timescales: int) -> dict[str, Quantity]:
         return [state for state in known if state not in right], [state for state in known if state in right]
 
     def share(model: FittedMarkovStateModel) -> Draws:
-        inside = places(model, present(sides(model)[1]), "states")
-        return model.posterior(lambda estimate: estimate.stationary[..., inside].sum(-1))
+        return model.stationary(present(sides(model)[1]))
 
     def into(model: FittedMarkovStateModel) -> Draws:
         left, entered = map(present, sides(model))

@@ -79,8 +79,7 @@ def _landscape(
     advance: Callable[[], Any],
 ) -> None:
     case = CASES[name]
-    landscape, borders = case.landscape(), _borders(case)
-    chain = euler_chain(landscape, step=case.step, steps=case.steps, breaks=borders, resolution=case.resolution)
+    landscape, chain = simulated(case)
     runs = landscape.simulate(frames, trajectories=repeats, step=case.step, steps=case.steps, seed=seed)
     truths: dict[tuple[str, int], Tensor] = {}
     for k, run in enumerate(runs):
@@ -100,8 +99,8 @@ def _landscape(
 def _fit(kind: str, case: Case, run: Tensor, lag: int, draws: int, seed: int) -> tuple[Fitted, Tensor]:
     """Estimator and its eigenvalues without the first."""
     if kind == "markov":
-        fitted = MarkovStateModel(lag=lag, draws=draws).fit(_states(case, run), seed=seed)
-        return fitted, _eigenvalues(fitted.transition_matrix)
+        fitted = MarkovStateModel(lag=lag, draws=draws).fit(states(case, run), seed=seed)
+        return fitted, eigenvalues(fitted.transition_matrix)
     fitted = TICA(lag=lag, basis=Monomials(5 if run.shape[1] == 1 else 3), draws=draws).fit(run, seed=seed)
     return fitted, fitted.estimate.values[1:]
 
@@ -109,10 +108,10 @@ def _fit(kind: str, case: Case, run: Tensor, lag: int, draws: int, seed: int) ->
 def _truth(fitted: Fitted, case: Case, chain: ExactChain, lag: int) -> Tensor:
     """Eigenvalues of the simulated chain through the states or functions of an estimator."""
     if isinstance(fitted, FittedMarkovStateModel):
-        return _eigenvalues(chain.transition_matrix(_states(case, chain.points).parts[0], lag))
+        return eigenvalues(chain.transition_matrix(states(case, chain.points).parts[0], lag))
     functions = fitted.basis(chain.points)
     constant = functions.new_ones(len(functions), 0 if fitted.basis.constant else 1)
-    return _eigenvalues(chain.koopman_matrix(torch.cat([constant, functions], 1), lag))
+    return eigenvalues(chain.koopman_matrix(torch.cat([constant, functions], 1), lag))
 
 
 def _trial(fitted: Fitted, values: Tensor, truth: Tensor, lag: int) -> tuple[np.ndarray, ...]:
@@ -123,20 +122,26 @@ def _trial(fitted: Fitted, values: Tensor, truth: Tensor, lag: int) -> tuple[np.
     return times[0], times[1], interval.lower.numpy(), interval.upper.numpy()
 
 
-def _eigenvalues(operator: Tensor) -> Tensor:
+def eigenvalues(operator: Tensor) -> Tensor:
     """Real eigenvalues from the largest on, without the one of the constant function."""
     return torch.linalg.eigvals(operator).real.sort(descending=True).values[1:]
 
 
-def _borders(case: Case) -> list[np.ndarray]:
+def simulated(case: Case) -> tuple[Landscape, ExactChain]:
+    """The landscape, and the chain of frames that its simulation is."""
+    landscape, steps = case.landscape(), {"step": case.step, "steps": case.steps}
+    return landscape, euler_chain(landscape, **steps, breaks=borders(case), resolution=case.resolution)
+
+
+def borders(case: Case) -> list[np.ndarray]:
     pairs = zip(case.cells, case.ends, strict=True)
     return [np.linspace(-end, end, count + 1)[1:-1] for count, end in pairs]
 
 
-def _states(case: Case, x: Tensor) -> Trajectories:
+def states(case: Case, x: Tensor) -> Trajectories:
     """Cell of each point; those beyond the ends belong to the last cells."""
     cell = torch.zeros(len(x), dtype=torch.long)
-    for axis, inner in enumerate(_borders(case)):
+    for axis, inner in enumerate(borders(case)):
         cell = cell * case.cells[axis] + torch.bucketize(x[:, axis].contiguous(), torch.from_numpy(inner))
     return Trajectories.of(cell)
 

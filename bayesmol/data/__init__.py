@@ -1,7 +1,7 @@
 """What was measured: structures, their labels with standard errors, files, and the small sets that ship."""
 
 from bayesmol.data import reference
-from bayesmol.data.bundled import load, names
+from bayesmol.data.bundled import load, load_trajectories, names
 from bayesmol.data.io import read, write
 from bayesmol.data.label_cache import Cached
 from bayesmol.data.labelled import Labelled, Source
@@ -24,6 +24,7 @@ __all__ = [
     "Trajectories",
     "chunks",
     "load",
+    "load_trajectories",
     "names",
     "read",
     "read_predictions",

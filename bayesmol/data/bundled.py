@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 from functools import cache
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
@@ -15,10 +16,11 @@ import torch
 from bayesmol.data.formats import arrays
 from bayesmol.data.labelled import Labelled, Source
 from bayesmol.data.structures import Structures
+from bayesmol.data.trajectory import Trajectories
 from bayesmol.errors import DataError, expected
 from bayesmol.units import convert
 
-__all__ = ["load", "names"]
+__all__ = ["load", "load_trajectories", "names"]
 
 
 def names() -> list[str]:
@@ -45,6 +47,28 @@ def load(name: str) -> Labelled:
     with as_file(_folder() / entry["file"]) as path:
         data = _labelled(arrays(path), source)
     return data[_frames(entry["frames"])] if "frames" in entry else data
+
+
+def load_trajectories(name: str) -> Trajectories:
+    """Trajectories that ship with bayesmol.
+
+    ``"alanine-dipeptide"``: cosine and sine of φ, then of ψ, (frames, 4), of independent runs of acetyl-alanine-
+    N-methylamide at 300 K in the implicit solvent OBC2, made by ``experiments/kinetics.py generate``.
+
+    Raises
+    ------
+    DataError
+        If there are none of this name.
+    """
+    folder = _folder() / "trajectories"
+    known = sorted(path.name.removesuffix(".npz") for path in folder.iterdir())
+    if name not in known:
+        raise DataError(expected("name", f"one of {', '.join(known)}", repr(name)))
+    with as_file(folder / f"{name}.npz") as path:
+        found = arrays(path)
+    angles = torch.from_numpy(found["angles"]).double() * (math.pi / 32767)
+    features = torch.stack([angles.cos(), angles.sin()], 2).flatten(1)
+    return Trajectories(features.split(found["lengths"].tolist()), float(found["time_step_ps"]), "ps")
 
 
 def _folder() -> Traversable:

@@ -178,9 +178,12 @@ class FittedMarkovStateModel:
 
         return self.posterior(times, self.unit)
 
-    def stationary(self) -> Draws:
-        """Equilibrium populations of the connected states."""
-        return self.posterior(lambda batch: batch.stationary)
+    def stationary(self, states: Sequence[int] | None = None) -> Draws:
+        """Equilibrium populations of the connected states; or of a set of them, as one number."""
+        if states is None:
+            return self.posterior(lambda batch: batch.stationary)
+        inside = places(self, states, "states")
+        return self.posterior(lambda batch: batch.stationary[:, inside].sum(1))
 
     def free_energies(self) -> Draws:
         r"""Free energies :math:`-\ln \pi_i` of the connected states, in kT."""

@@ -4,7 +4,7 @@ from importlib.resources import files
 import pytest
 import torch
 
-from bayesmol.data import bundled, load, names
+from bayesmol.data import bundled, load, load_trajectories, names
 from bayesmol.errors import DataError
 from bayesmol.representation.neighbours import neighbours
 
@@ -80,3 +80,14 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "_catalogue", lambda: nameless)
     with pytest.raises(DataError, match="licence"):
         load("qmc/graphene")
+
+
+def test_trajectories_of_alanine_dipeptide() -> None:
+    data = load_trajectories("alanine-dipeptide")
+    assert data.unit == "ps" and len(data) == 64 and data.frames * data.time_step > 99_000
+    frames = torch.cat(data.parts)
+    torch.testing.assert_close(frames[:, 0].square() + frames[:, 1].square(), torch.ones(len(frames)).double())
+    right = (torch.atan2(frames[:, 1], frames[:, 0]) > 0).double().mean()
+    assert 0.002 < float(right) < 0.2  # the left-handed side is rare, and it is visited
+    with pytest.raises(DataError, match="alanine-dipeptide"):
+        load_trajectories("alanine")

@@ -93,6 +93,13 @@ def test_many_short_trajectories(chain):
     assert bool(fitted.timescales(1).interval(0.999).contains(torch.tensor(TIMES[:1])).all())
 
 
+def test_population_of_a_set_of_states(model):
+    both = model.stationary([0, 2])
+    torch.testing.assert_close(both.values, model.stationary().values[..., [0, 2]].sum(-1))
+    with pytest.raises(DataError, match="connected states"):
+        model.stationary([7])
+
+
 def test_metastable_states(model):
     found = model.pcca(2)
     assert found.memberships.shape == (300, 3, 2)

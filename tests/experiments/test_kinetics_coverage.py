@@ -30,10 +30,10 @@ def test_too_short_runs_are_counted_as_refused(study_of_coverage):
 
 def test_the_truth_of_states_is_below_that_of_the_chain(study_of_coverage):
     case = study_of_coverage.CASES["double_well"]
-    borders = study_of_coverage._borders(case)
+    borders = study_of_coverage.borders(case)
     chain = euler_chain(case.landscape(), step=case.step, steps=case.steps, breaks=borders)
-    states = study_of_coverage._states(case, chain.points).parts[0]
+    states = study_of_coverage.states(case, chain.points).parts[0]
     assert len(states.unique()) == 20
-    seen = study_of_coverage._eigenvalues(chain.transition_matrix(states, 5))[0]
+    seen = study_of_coverage.eigenvalues(chain.transition_matrix(states, 5))[0]
     exact = float(torch.exp(-5 / chain.timescales(1)[0]))
     assert exact * 0.97 < float(seen) < exact
