@@ -133,9 +133,7 @@ def extrapolation(found: Extrapolated, *, level: float = 0.95, lines: Mapping[st
 
 def _band(panel: Any, found: Extrapolated, level: float) -> None:
     x = np.linspace(0, 1.1 * float(found.variances.value.max()), 60)
-    weights = found.energy.weights.flatten().numpy()
-    places = np.searchsorted(np.cumsum(weights), (np.arange(1000) + 0.5) / 1000).clip(max=len(weights) - 1)
-    intercept, slope = (draws.values.flatten().numpy()[places] for draws in (found.energy, found.slope))
+    intercept, slope = (draws.values.flatten().numpy() for draws in (found.energy, found.slope))
     ends = [(1 - level) / 2, 0.5, (1 + level) / 2]
     lower, middle, upper = np.quantile(intercept[:, None] + slope[:, None] * x, ends, axis=0)
     panel.fill_between(x, lower, upper, color=GOOD, alpha=0.2, linewidth=0, label=f"{100 * level:g} % band")
