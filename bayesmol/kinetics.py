@@ -21,6 +21,7 @@ __all__ = ["kinetics"]
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "mdtraj")
 LEVEL = 0.95
+EVENTS = 3  # independent ones, below which an interval is in doubt
 MULTIPLES = (2, 4, 8)
 LAGS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the lag, for the timescales at several lags
 
@@ -105,7 +106,7 @@ def _tell(study: Study, model: "FittedMarkovStateModel", macrostates: int, count
     study.title = f"kinetics of {len(model.states)} states at a lag of {model.spec.lag} frames"
     times = model.timescales(count)
     for k in range(count):
-        _add(study, f"timescale_{k + 1}", times[k])
+        _add(study, f"timescale_{k + 1}", times[k], model)
     places = pcca(model.transition_matrix, macrostates).sets()
     populations = model.posterior(lambda batch: torch.stack([batch.stationary[:, one].sum(1) for one in places], 1))
     step, lag = model.time_step, model.spec.lag
@@ -113,21 +114,23 @@ def _tell(study: Study, model: "FittedMarkovStateModel", macrostates: int, count
         lambda batch: step * mean_first_passage_times(batch.transition, places, lag=lag), model.unit
     )
     for a in range(macrostates):
-        _add(study, f"population_{a + 1}", populations[a])
+        _add(study, f"population_{a + 1}", populations[a], model)
     for a in range(macrostates):
         for b in range(macrostates):
             if a != b:
-                _add(study, f"passage_time_{a + 1}_{b + 1}", between[a][b])
+                _add(study, f"passage_time_{a + 1}_{b + 1}", between[a][b], model)
     study.add("left_out_fraction", model.left_out)
     study.notes.append(f"variances of {model.weights.freedom:.0f} degrees of freedom")
     return [model.states[one].tolist() for one in places]
 
 
-def _add(study: Study, name: str, found: "Posterior") -> None:
+def _add(study: Study, name: str, found: "Posterior", model: "FittedMarkovStateModel") -> None:
     interval = found.interval(LEVEL)
     study.add(name, float(found.mean), found.unit, error=float(found.stddev))
     ends = f"{float(interval.lower):.4g} to {float(interval.upper):.4g} {found.unit}".rstrip()
-    study.notes.append(f"{name}: {ends} ({100 * LEVEL:.0f} %)")
+    events = float(model.support(found))
+    doubt = "" if events >= EVENTS else f"; it rests on about {max(events, 1):.0f} independent events: do not trust it"
+    study.notes.append(f"{name}: {ends} ({100 * LEVEL:.0f} %){doubt}")
 
 
 def _page(study: Study, model: "FittedMarkovStateModel", data: Any, test: Any, count: int, seed: int) -> str:

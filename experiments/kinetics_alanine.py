@@ -14,9 +14,11 @@ from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics.clustering import KMeans, Partition
 from bayesmol.dynamics.linear import TICA
 from bayesmol.dynamics.markov_state_model import FittedMarkovStateModel, MarkovStateModel
-from bayesmol.errors import BayesmolError, DataError, expected
+from bayesmol.errors import BayesmolError, ConvergenceError, DataError, expected
 from bayesmol.posterior import Draws
 from bayesmol.report import Study, proportion
+
+EVENTS = 3  # as in the command
 
 Quantity = Callable[[FittedMarkovStateModel], Draws]
 
@@ -135,7 +137,15 @@ def asked_of(
     model = answer(lambda: spec.fit(partition.discretise(data), seed=seed))
     if isinstance(model, BayesmolError):
         return dict.fromkeys(asked, model)
-    return {name: answer(lambda ask=ask: ask(model)) for name, ask in asked.items()}
+    return {name: answer(lambda ask=ask: supported(model, ask(model))) for name, ask in asked.items()}
+
+
+def supported(model: FittedMarkovStateModel, found: Draws) -> Draws:
+    """The same, unless it rests on too few events to be known."""
+    events = float(model.support(found))
+    if events < EVENTS:
+        raise ConvergenceError(expected("trajectories", f"{EVENTS} independent events", f"about {events:.1f}"))
+    return found
 
 
 def tica(lag: int, data: Trajectories, draws: int, seed: int) -> Draws:

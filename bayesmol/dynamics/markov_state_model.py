@@ -26,7 +26,7 @@ from bayesmol.dynamics.reversible import (
     reversible_from_potentials,
     reversible_potentials,
 )
-from bayesmol.dynamics.weights import BlockWeights, bandwidth, block_weights
+from bayesmol.dynamics.weights import BlockWeights, bandwidth, block_weights, independent_events
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.random import generator
 from bayesmol.posterior import Draws
@@ -199,6 +199,14 @@ class FittedMarkovStateModel:
         """Probability of each connected state to reach one set before the other."""
         a, b = places(self, start, "start"), places(self, target, "target")
         return self.posterior(lambda batch: forward_committor(batch.transition, a, b))
+
+    def support(self, found: Draws) -> Float[Tensor, "*shape"]:
+        """On about how many independent events each number of ``found``, one of the posteriors above, rests.
+
+        Below three its interval is not to be trusted: a rare event that was seen once or twice carries it alone. Three
+        hundred draws or more tell.
+        """
+        return independent_events(found.values.flatten(0, 1), self.weights, self.counts.length)
 
     def pcca(self, macrostates: int) -> MetastableStates:
         """Metastable states of the posterior, aligned with those of the estimate."""

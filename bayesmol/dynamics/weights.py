@@ -19,6 +19,7 @@ __all__ = [
     "block_weights",
     "covariance_root",
     "distances",
+    "independent_events",
 ]
 
 FEWEST = 10  # degrees of freedom, below which an error bar is not worth printing
@@ -128,6 +129,34 @@ def block_weights(
         shares = weights / weights.mean(1, keepdim=True)
         factor = factor * float((variance[:, 0] / (shares - 1).square().mean(1)).median())
     return BlockWeights(shares, freedom, wide)
+
+
+def independent_events(
+    values: Float[Tensor, "draws ..."], weights: BlockWeights, length: float
+) -> Float[Tensor, "*shape"]:
+    r"""On how many independent pieces of the data each quantity rests.
+
+    The covariance :math:`g_b` of a quantity with the weight of a block is the influence of that block. With equal
+    influences of n blocks :math:`(\sum g_b^2)^2 / \sum g_b^4 = n`; a rare event that carries a quantity alone makes it
+    one, however long the trajectory is. The noise of a finite number of draws is taken out of both sums, and blocks
+    within the kernel count as one.
+
+    Parameters
+    ----------
+    values
+        Of the draws of ``weights``, in their order.
+    length
+        Of a block in frames.
+    """
+    draws = values.shape[0]
+    rows, excess = values.reshape(draws, -1), weights.values - weights.values.mean(0)
+    off = rows - rows.mean(0)
+    influence = excess.mT @ (off / off.std(0).clamp_min(1e-300)) / draws
+    noise = excess.square().mean(0)[:, None] / draws
+    second = (influence.square() - noise).sum(0)
+    fourth = (influence**4 - 6 * influence.square() * noise + 3 * noise.square()).sum(0)
+    together = max(1.0, math.sqrt(2 * math.pi) * weights.bandwidth / length)
+    return (second.square() / fourth.clamp_min(1e-12) / together).reshape(values.shape[1:])
 
 
 def _power(variance: Float[Tensor, "draws 1"]) -> Float[Tensor, "draws 1"]:

@@ -100,6 +100,17 @@ def test_population_of_a_set_of_states(model):
         model.stationary([7])
 
 
+@pytest.mark.parametrize("visits", [2, 8, 40])
+def test_a_quantity_rests_on_as_many_events_as_there_were(visits):
+    states = np.zeros(20_000, int)
+    for start in np.random.default_rng(0).choice(198, visits, replace=False):
+        states[100 * start : 100 * start + 10] = 1
+    rare = MarkovStateModel().fit(states, seed=0)
+    for found in (rare.stationary([1]), rare.mean_first_passage_time([0], [1])):
+        assert float(rare.support(found)) == pytest.approx(visits, rel=0.3)
+    assert rare.support(rare.stationary()).shape == (2,)
+
+
 def test_metastable_states(model):
     found = model.pcca(2)
     assert found.memberships.shape == (300, 3, 2)
