@@ -73,11 +73,11 @@ def test_it_is_trained(moves, gaussian):
     architecture = Stochastic(blocks=2, couplings=couplings, moves=moves, steps=1, step=step)
     flow = architecture.build(torch.zeros(2, dtype=torch.bool), gaussian, seed=0)
     before = -float(flow.weighted(4000, seed=1)[1].mean())
-    training = PathDivergence(Optimisation(steps=60, batch=128, rate=2e-2)).fit(flow, gaussian, seed=0)
+    training = PathDivergence(Optimisation(steps=120, batch=128, rate=1e-2)).fit(flow, gaussian, seed=0)
     after = -float(flow.weighted(4000, seed=1)[1].mean())
     least = -math.log(2 * math.pi * 0.7 * 1.5)
     assert least - 0.02 < after < least + 0.4 * (before - least)
-    assert training.energy_evaluations == 60 * 128 * flow.evaluations
+    assert training.energy_evaluations == 120 * 128 * flow.evaluations
     assert training.skipped == 0
 
 
