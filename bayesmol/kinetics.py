@@ -21,7 +21,6 @@ __all__ = ["kinetics"]
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "mdtraj")
 LEVEL = 0.95
-EVENTS = 3  # independent ones, below which an interval is in doubt
 MULTIPLES = (2, 4, 8)
 LAGS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the lag, for the timescales at several lags
 
@@ -125,11 +124,13 @@ def _tell(study: Study, model: "FittedMarkovStateModel", macrostates: int, count
 
 
 def _add(study: Study, name: str, found: "Posterior", model: "FittedMarkovStateModel") -> None:
+    from bayesmol.dynamics.weights import FEWEST_EVENTS
+
     interval = found.interval(LEVEL)
     study.add(name, float(found.mean), found.unit, error=float(found.stddev))
     ends = f"{float(interval.lower):.4g} to {float(interval.upper):.4g} {found.unit}".rstrip()
     events = float(model.support(found))
-    doubt = "" if events >= EVENTS else f"; it rests on about {max(events, 1):.0f} independent events: do not trust it"
+    doubt = "" if events >= FEWEST_EVENTS else f"; it rests on about {events:.1f} independent events: do not trust it"
     study.notes.append(f"{name}: {ends} ({100 * LEVEL:.0f} %){doubt}")
 
 

@@ -206,8 +206,6 @@ def tell(study: Study, judged: "Judged") -> None:
 
 def _tell_extrapolated(study: Study, judged: "Judged") -> None:
     found = judged.extrapolated
-    if found is None:
-        return
     if found.energy is None:
         study.notes.append(f"no extrapolation to variance zero: {found.reason}")
         return

@@ -14,11 +14,10 @@ from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics.clustering import KMeans, Partition
 from bayesmol.dynamics.linear import TICA
 from bayesmol.dynamics.markov_state_model import FittedMarkovStateModel, MarkovStateModel
+from bayesmol.dynamics.weights import FEWEST_EVENTS
 from bayesmol.errors import BayesmolError, ConvergenceError, DataError, expected
 from bayesmol.posterior import Draws
 from bayesmol.report import Study, proportion
-
-EVENTS = 3  # as in the command
 
 Quantity = Callable[[FittedMarkovStateModel], Draws]
 
@@ -143,8 +142,9 @@ def asked_of(
 def supported(model: FittedMarkovStateModel, found: Draws) -> Draws:
     """The same, unless it rests on too few events to be known."""
     events = float(model.support(found))
-    if events < EVENTS:
-        raise ConvergenceError(expected("trajectories", f"{EVENTS} independent events", f"about {events:.1f}"))
+    if events < FEWEST_EVENTS:
+        wanted = f"{FEWEST_EVENTS} independent events"
+        raise ConvergenceError(expected("trajectories", wanted, f"about {events:.1f}"))
     return found
 
 

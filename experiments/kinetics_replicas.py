@@ -1,7 +1,7 @@
 """Molecular dynamics of many replicas of alanine dipeptide side by side, by the package's own batched force field.
 
-On one core of a CPU 64 replicas together make about five times the nanoseconds of OpenMM with one, and a GPU runs the
-same code. Bonds are flexible and hydrogens heavy: a step is 2 fs.
+On one core of a CPU 64 replicas together make many times the nanoseconds of OpenMM with one, and a GPU runs the same
+code. Bonds are flexible and hydrogens heavy: a step is 2 fs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import kinetics_generate
 import numpy as np
 import torch
+from ase import units
 from kinetics_generate import HEAVY, PHI, PSI, Dynamics
 from numpy.typing import NDArray
 from torch import Tensor
@@ -27,8 +28,8 @@ from bayesmol.representation.internal import dihedral
 
 FIELD = "alanine-dipeptide/obc2"
 
-BOLTZMANN = 8.617333262e-5  # eV/K
-ACCELERATION = 9.648533e-3  # of 1 eV/(Å Da) in Å/fs²
+BOLTZMANN = units.kB  # eV/K
+ACCELERATION = units.fs**2  # of 1 eV/(Å Da) in Å/fs²
 FLEXIBLE = Dynamics(step=2.0, hydrogen_mass=3.0, equilibration=400)
 
 

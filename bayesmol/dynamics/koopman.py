@@ -29,7 +29,7 @@ class FittedKoopman:
     spec
         What was estimated.
     basis
-        Functions of the features, without the constant one.
+        Functions of the features; the constant one is put before them where they do not begin with it.
     columns
         Combinations of these, after the constant one, that are uncorrelated.
     estimate, draws

@@ -203,8 +203,12 @@ class FittedMarkovStateModel:
     def support(self, found: Draws) -> Float[Tensor, "*shape"]:
         """On about how many independent events each number of ``found``, one of the posteriors above, rests.
 
-        Below three its interval is not to be trusted: a rare event that was seen once or twice carries it alone. Three
-        hundred draws or more tell.
+        Below three its interval is not to be trusted: a rare event that was seen once or twice carries it alone.
+
+        Raises
+        ------
+        DataError
+            If ``found`` is of another model, or of fewer than 300 draws.
         """
         return independent_events(found.values.flatten(0, 1), self.weights, self.counts.length)
 

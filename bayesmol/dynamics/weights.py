@@ -14,6 +14,7 @@ from bayesmol.inference.random import generator
 
 __all__ = [
     "FEWEST",
+    "FEWEST_EVENTS",
     "BlockWeights",
     "bandwidth",
     "block_weights",
@@ -23,7 +24,9 @@ __all__ = [
 ]
 
 FEWEST = 10  # degrees of freedom, below which an error bar is not worth printing
+FEWEST_EVENTS = 3  # that a number rests on, below which its interval is not to be trusted
 _JITTER = 1e-9  # of a variance of one
+_TELLING = 300  # draws, from which the influence of a block can be told
 _LAGS, _TIMES, _FEWER = 3.0, 5.6, 1.7  # bandwidth in lags; in slowest timescales; and the least of these
 
 
@@ -139,7 +142,10 @@ def independent_events(
     The covariance :math:`g_b` of a quantity with the weight of a block is the influence of that block. With equal
     influences of n blocks :math:`(\sum g_b^2)^2 / \sum g_b^4 = n`; a rare event that carries a quantity alone makes it
     one, however long the trajectory is. The noise of a finite number of draws is taken out of both sums, and blocks
-    within the kernel count as one.
+    within the kernel count as one. Of very many events the kernel leaves influences that are normal, whose fourth
+    moment is three times the square of the second: that part is taken out too, :math:`1/n - 3/m` for m kernels in the
+    data, so that few degrees of freedom are not taken for few events; beyond m/3 the number is an upper guess. A
+    quantity that no draw moves rests on nothing.
 
     Parameters
     ----------
@@ -147,16 +153,26 @@ def independent_events(
         Of the draws of ``weights``, in their order.
     length
         Of a block in frames.
+
+    Raises
+    ------
+    DataError
+        If the draws are others, or fewer than 300: their noise would hide the influences.
     """
-    draws = values.shape[0]
+    draws = len(weights.values)
+    if len(values) != draws or draws < _TELLING:
+        raise DataError(expected("values", f"those of {draws} draws, and {_TELLING} draws or more", len(values)))
     rows, excess = values.reshape(draws, -1), weights.values - weights.values.mean(0)
-    off = rows - rows.mean(0)
-    influence = excess.mT @ (off / off.std(0).clamp_min(1e-300)) / draws
+    off, spread = rows - rows.mean(0), rows.std(0)
+    moved = spread > 1e-9 * rows.abs().amax(0)  # less are rounding errors
+    influence = excess.mT @ (off / torch.where(moved, spread, torch.inf)) / draws
     noise = excess.square().mean(0)[:, None] / draws
     second = (influence.square() - noise).sum(0)
     fourth = (influence**4 - 6 * influence.square() * noise + 3 * noise.square()).sum(0)
     together = max(1.0, math.sqrt(2 * math.pi) * weights.bandwidth / length)
-    return (second.square() / fourth.clamp_min(1e-12) / together).reshape(values.shape[1:])
+    kernels = influence.shape[0] / together
+    inverse = fourth.clamp_min(1e-12) * together / second.square() - 3 / kernels
+    return torch.where(moved, 1 / inverse.clamp_min(1 / influence.shape[0]), 0.0).reshape(values.shape[1:])
 
 
 def _power(variance: Float[Tensor, "draws 1"]) -> Float[Tensor, "draws 1"]:

@@ -82,11 +82,9 @@ class Judged:
         return float(self.energy.estimate.value) < self.known.energy - 3 * error - 1e-6
 
     @cached_property
-    def extrapolated(self) -> Extrapolated | None:
-        """Energy at variance zero; ``None`` without snapshots."""
-        if not self.snapshots:
-            return None
-        every = [*self.snapshots, self.energy]
+    def extrapolated(self) -> Extrapolated:
+        """Energy at variance zero; refused where the energy itself is."""
+        every = [] if self.energy.verdict == "refused" else [*self.snapshots, self.energy]
         return ZeroVarianceExtrapolation().of(every, runs=torch.zeros(len(every), dtype=torch.long))
 
     @property
@@ -112,7 +110,7 @@ class Judged:
             "cusps": plots.cusps(DISTANCES, slopes),
             "autocorrelation": plots.autocorrelation(self.energy),
         }
-        if self.extrapolated is not None:
+        if self.energy.verdict != "refused":
             made["extrapolation"] = plots.extrapolation(self.extrapolated, lines=exact)
         return list(made.items())
 

@@ -84,7 +84,7 @@ def test_the_prior_comes_back_far_away(frames, exact):
 
 def test_contract(frames, exact):
     found = streamed(exact, frames)
-    bm.testing.check_potential(found, frames[30:32], extensive=False, atol=2e-4)
+    bm.testing.check_potential(found, frames[30:32], extensive=False, atol=1e-4)
     test = frames[30:33]
     joint = torch.cat(found.force_factor(test))
     for block, want in zip(
