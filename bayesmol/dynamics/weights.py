@@ -143,9 +143,10 @@ def independent_events(
     influences of n blocks :math:`(\sum g_b^2)^2 / \sum g_b^4 = n`; a rare event that carries a quantity alone makes it
     one, however long the trajectory is. The noise of a finite number of draws is taken out of both sums, and blocks
     within the kernel count as one. Of very many events the kernel leaves influences that are normal, whose fourth
-    moment is three times the square of the second: that part is taken out too, :math:`1/n - 3/m` for m kernels in the
-    data, so that few degrees of freedom are not taken for few events; beyond m/3 the number is an upper guess. A
-    quantity that no draw moves rests on nothing.
+    moment is three times the square of the second: 1/n is therefore the excess kurtosis of the influences over the m
+    kernels in the data, by the usual estimator (Joanes & Gill, The Statistician 47, 183 (1998), :math:`G_2`), so that
+    few degrees of freedom are not taken for few events; beyond m/3 the number is an upper guess. A quantity that no
+    draw moves rests on nothing.
 
     Parameters
     ----------
@@ -162,17 +163,18 @@ def independent_events(
     draws = len(weights.values)
     if len(values) != draws or draws < _TELLING:
         raise DataError(expected("values", f"those of {draws} draws, and {_TELLING} draws or more", len(values)))
-    rows, excess = values.reshape(draws, -1), weights.values - weights.values.mean(0)
+    rows, shifts = values.reshape(draws, -1), weights.values - weights.values.mean(0)
     off, spread = rows - rows.mean(0), rows.std(0)
     moved = spread > 1e-9 * rows.abs().amax(0)  # less are rounding errors
-    influence = excess.mT @ (off / torch.where(moved, spread, torch.inf)) / draws
-    noise = excess.square().mean(0)[:, None] / draws
+    influence = shifts.mT @ (off / torch.where(moved, spread, torch.inf)) / draws
+    noise = shifts.square().mean(0)[:, None] / draws
     second = (influence.square() - noise).sum(0)
     fourth = (influence**4 - 6 * influence.square() * noise + 3 * noise.square()).sum(0)
     together = max(1.0, math.sqrt(2 * math.pi) * weights.bandwidth / length)
-    kernels = influence.shape[0] / together
-    inverse = fourth.clamp_min(1e-12) * together / second.square() - 3 / kernels
-    return torch.where(moved, 1 / inverse.clamp_min(1 / influence.shape[0]), 0.0).reshape(values.shape[1:])
+    m = max(influence.shape[0] / together, 4.0)
+    kurtosis = m * together * fourth.clamp_min(1e-12) / second.square()
+    excess = (m - 1) / ((m - 2) * (m - 3)) * ((m + 1) * kurtosis - 3 * (m - 1))
+    return torch.where(moved, 1 / (excess / m).clamp_min(1 / len(influence)), 0.0).reshape(values.shape[1:])
 
 
 def _power(variance: Float[Tensor, "draws 1"]) -> Float[Tensor, "draws 1"]:

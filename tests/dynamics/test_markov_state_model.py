@@ -100,14 +100,14 @@ def test_population_of_a_set_of_states(model):
         model.stationary([7])
 
 
-@pytest.mark.parametrize("visits", [2, 4, 8])
+@pytest.mark.parametrize("visits", [2, 4, 8])  # where it decides: the threshold is three
 def test_a_quantity_rests_on_as_many_events_as_there_were(visits):
     states = np.zeros(20_000, int)
     for start in np.random.default_rng(0).choice(198, visits, replace=False):
         states[100 * start : 100 * start + 10] = 1
     rare = MarkovStateModel().fit(states, seed=0)
     for found in (rare.stationary([1]), rare.mean_first_passage_time([0], [1])):
-        assert float(rare.support(found)) == pytest.approx(visits, rel=0.4)
+        assert float(rare.support(found)) == pytest.approx(visits, rel=0.5)
     assert rare.support(rare.stationary()).shape == (2,)
     assert rare.support(rare.posterior(lambda batch: batch.stationary.sum(1))) == 0  # always one: it rests on nothing
     with pytest.raises(DataError, match="300"):
