@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import boltzmann_alanine
 import boltzmann_alanine_plots
 import boltzmann_coverage
+import boltzmann_frames
 import boltzmann_particles
 import boltzmann_speed
 import boltzmann_temperature
@@ -97,9 +98,24 @@ def coverage(
 
 
 @app.command()
+def frames(
+    context: typer.Context,
+    out: Annotated[Path, typer.Argument(help="npz to write.")],
+    data: Annotated[Path, typer.Option(help="npz with xyz_nm_NAME and Z_NAME of several molecules, to start from.")],
+    draws: Annotated[int, typer.Option(help="Frames of each molecule.")] = 2000,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Equilibrium frames of small molecules by GFN2-xTB at 300 K, and their geometries of least energy."""
+    study = Study("boltzmann", "frames", context.params, packages=(*PACKAGES, "tblite"))
+    boltzmann_frames.generate(study, data, out, draws=draws, seed=seed)
+    study.finish(json)
+
+
+@app.command()
 def transferable(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="npz with xyz_nm_NAME and Z_NAME of several molecules.")],
+    data: Annotated[Path, typer.Option(help="What the command frames has written.")],
     minutes: Annotated[float, typer.Option(help="CPU minutes of training in all.")] = 10.0,
     seed: Seed = 0,
     json: Json = None,

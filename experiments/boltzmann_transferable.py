@@ -8,15 +8,12 @@ clean test.
 
 import math
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
+from boltzmann_frames import Frames, TightBinding, read
 from torch import Tensor
 
 from bayesmol.calibration.divergences import Bins, jensen_shannon
-from bayesmol.data.labelling import Frame
-from bayesmol.data.reference import TBLite
 from bayesmol.errors import ApplicabilityError, DataError, expected
 from bayesmol.flows.transferable import TransferableKernel
 from bayesmol.flows.transferable_context import Molecule
@@ -24,20 +21,10 @@ from bayesmol.flows.transferable_fitted import FittedTransferable
 from bayesmol.inference.importance import effective_size
 from bayesmol.progress import progress
 from bayesmol.report import Study, proportion
-from bayesmol.units import thermal_energy
 
-TEMPERATURE = 300.0
 LONGEST, SHORTEST = 1.25, 0.75  # of the sum of two covalent radii
 RESOLVED = 10  # effective draws below which an effective sample size says no more than that it is small
 STRANGER = 16  # an element that no organic frame of the study has: the test of the gate puts it at the place of one
-
-
-class Frames(NamedTuple):
-    """One molecule of the file: atomic numbers, and rows of positions in Å."""
-
-    name: str
-    species: Tensor
-    rows: Tensor
 
 
 def transferable(
@@ -61,14 +48,14 @@ def transferable(
     members
         Of each ensemble.
     """
-    known = frames(data)
+    known = read(data)
     names = [m.name for m in known] if molecules is None else molecules.split(",")
     if missing := set(names) - {m.name for m in known}:
         raise DataError(expected("molecules", f"of {[m.name for m in known]}", sorted(missing)))
     spec = TransferableKernel(members=members, steps=100_000, minutes=minutes, batch=16)
     places = [k for k, m in enumerate(known) if m.name in names]
     with study.stage("train", "training"):
-        fits = spec.leave_one_out([(m.species, m.rows) for m in known], places, seed=seed)
+        fits = spec.leave_one_out([(m.species, m.equilibrium, m.rows) for m in known], places, seed=seed)
     study.notes.append(f"{fits[0].steps} steps of training")
     found: dict[str, list[float]] = {}
     flagged = trials = 0
@@ -99,10 +86,7 @@ def summarised(study: Study, found: dict[str, list[float]], flagged: int, trials
                 f"of {unresolved} of {len(pairs)} molecules fewer than {RESOLVED} draws are effective: their effective "
                 "sample sizes are upper bounds, and none can be below one draw"
             )
-        study.notes.append(
-            "the effective sample size is against GFN2-xTB at 300 K; the frames of the training are of another force "
-            "field, so that a perfect kernel would not reach 1"
-        )
+        study.notes.append("effective sample sizes are against GFN2-xTB at 300 K, as the frames are")
     study.add("unseen_element_flagged", proportion(flagged, trials))
 
 
@@ -117,8 +101,8 @@ def judged(
     seed: int,
 ) -> None:
     """Figures of one molecule that the kernel has not seen; half of its frames make the rival, the others the test."""
-    proposal = fitted.proposal(left.species, left.rows, new_environments=True)
-    molecule = Molecule.of(left.species, left.rows)
+    proposal = fitted.proposal(left.species, left.equilibrium, new_environments=True)
+    molecule = Molecule.of(left.species, left.equilibrium)
     x, log_q = proposal.sample(draws, seed=seed + 1)
     here = {"valid": float(valid(molecule, x).double().mean())}
     half = len(left.rows) // 2
@@ -128,10 +112,10 @@ def judged(
     if (distance := torsion_distance(molecule, x, test)) is not None:
         here["torsion_js"] = distance
     if energies:
-        log_w = _weights(-reduced_energies(left.species, x[:energies]), log_q[:energies])
+        log_w = _weights(-TightBinding(left.species).reduced_energy(x[:energies]), log_q[:energies])
         size = effective_size(log_w)
         here |= {"ess_fraction": size.fraction, "effective_draws": size.effective}
-    strange = fitted.familiarity(left.species, left.rows)
+    strange = fitted.familiarity(left.species, left.equilibrium)
     text = ", ".join(f"{name} {value:.3g}" for name, value in here.items())
     study.notes.append(f"{left.name} (atoms {left.species.tolist()}): {text}; {strange}")
     for name, value in here.items():
@@ -141,23 +125,6 @@ def judged(
 def _weights(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Log-weights; a draw that is no configuration has none."""
     return torch.where(torch.isfinite(log_q), log_p - log_q, -math.inf)
-
-
-def frames(path: Path) -> list[Frames]:
-    """Molecules of an npz with ``xyz_nm_NAME`` and ``Z_NAME``.
-
-    Raises
-    ------
-    DataError
-        If there is none.
-    """
-    with np.load(path, allow_pickle=False) as found:
-        names = [key[2:] for key in found.files if key.startswith("Z_")]
-        if not names:
-            raise DataError(expected("data", "an npz with xyz_nm_NAME and Z_NAME", str(path)))
-        rows = [10 * torch.from_numpy(found[f"xyz_nm_{n}"].astype(np.float64)).flatten(1) for n in names]
-        species = [torch.from_numpy(found[f"Z_{n}"].astype(np.int64)) for n in names]
-    return [Frames(*one) for one in zip(names, species, rows, strict=True)]
 
 
 def valid(molecule: Molecule, x: Tensor) -> Tensor:
@@ -218,19 +185,6 @@ def torsion_distance(molecule: Molecule, x: Tensor, test: Tensor) -> float | Non
     return max(found, default=None)
 
 
-def reduced_energies(species: Tensor, x: Tensor) -> Tensor:
-    """GFN2-xTB energies in units of the thermal energy at 300 K; infinite where the program finds none."""
-    calculate, cell = TBLite().calculation(), np.zeros((3, 3))
-    energies = []
-    for row in x.unflatten(1, (-1, 3)).numpy():
-        try:
-            energies.append(calculate(Frame(species.numpy(), row, cell, np.zeros(3, dtype=bool))).energy)
-        except RuntimeError:
-            energies.append(math.inf)
-    values = torch.tensor(energies, dtype=torch.float64) / thermal_energy(TEMPERATURE)
-    return values - values.min()
-
-
 def gate(fitted: FittedTransferable, known: list[Frames]) -> tuple[int, int]:
     """Molecules with one heavy atom replaced by an element without any training: how many are refused, of how many."""
     hits = 0
@@ -238,7 +192,7 @@ def gate(fitted: FittedTransferable, known: list[Frames]) -> tuple[int, int]:
         species = molecule.species.clone()
         species[int(species.argmax())] = STRANGER
         try:
-            fitted.proposal(species, molecule.rows[:50], new_environments=True)
+            fitted.proposal(species, molecule.equilibrium, new_environments=True)
         except ApplicabilityError:
             hits += 1
     return hits, len(known)

@@ -20,7 +20,10 @@ from bayesmol.inference.random import generator
 from bayesmol.progress import progress
 from bayesmol.typing import Species
 
-__all__ = ["TransferableKernel"]
+__all__ = ["Known", "TransferableKernel"]
+
+Known = tuple[Species, Float[Tensor, " coordinates"], Float[Tensor, "frames coordinates"]]
+"""Atomic numbers of a molecule, its geometry of least energy, and frames, both in Å."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +70,21 @@ class TransferableKernel:
         if not self.rate > 0 or not (self.minutes is None or self.minutes > 0):
             raise DataError(expected("rate, minutes", "positive numbers", self))
 
-    def fit(
-        self, molecules: Sequence[tuple[Species, Float[Tensor, "frames coordinates"]]], *, seed: int | torch.Generator
-    ) -> FittedTransferable:
-        """Fit to pairs of atomic numbers and frames, rows of positions in Å.
+    def fit(self, molecules: Sequence[Known], *, seed: int | torch.Generator) -> FittedTransferable:
+        """Fit to the frames of some molecules.
 
         Raises
         ------
         DataError, ShapeError
             If there is no molecule or frame, internal coordinates cannot describe one, a frame is not finite, or has
-            another handedness than most of its molecule.
+            another handedness than the equilibrium geometry.
         """
         known, values = _all_prepared(molecules)
         return self._fitted(known, values, torch.ones(1, len(known)), generator(seed))[0]
 
     def leave_one_out(
         self,
-        molecules: Sequence[tuple[Species, Float[Tensor, "frames coordinates"]]],
+        molecules: Sequence[Known],
         left_out: Sequence[int] | None = None,
         *,
         seed: int | torch.Generator,
@@ -157,10 +158,10 @@ class TransferableKernel:
         return max(steps / self.steps, timed)
 
 
-def _all_prepared(molecules: Sequence[tuple[Species, Tensor]]) -> tuple[tuple[Molecule, ...], tuple[Tensor, ...]]:
+def _all_prepared(molecules: Sequence[Known]) -> tuple[tuple[Molecule, ...], tuple[Tensor, ...]]:
     if not molecules:
         raise DataError(expected("molecules", "at least one", "none"))
-    known, values = zip(*(_prepared(species, frames) for species, frames in molecules), strict=True)
+    known, values = zip(*(_prepared(*molecule) for molecule in molecules), strict=True)
     return known, values
 
 
@@ -190,16 +191,16 @@ def _write(kernels: Sequence[Kernel], stack: dict[str, Tensor]) -> None:
         kernel.double().requires_grad_(False)
 
 
-def _prepared(species: Species, frames: Float[Tensor, "frames coordinates"]) -> tuple[Molecule, Tensor]:
+def _prepared(species: Species, equilibrium: Tensor, frames: Tensor) -> tuple[Molecule, Tensor]:
     """A molecule, and the coordinates of its frames in groups."""
     if frames.ndim != 2 or frames.shape[1] != 3 * len(species) or not len(frames):
         raise ShapeError(expected("frames", f"(frames, {3 * len(species)}), at least one", tuple(frames.shape)))
     if not bool(torch.isfinite(frames).all()):
         raise DataError(expected("frames", "finite numbers in Å", "NaN or infinity"))
-    molecule = Molecule.of(species, frames)
+    molecule = Molecule.of(species, equilibrium)
     rows, volume = molecule.internal(frames.detach().cpu().double())
     if outside := int(volume.isinf().sum()):
-        raise DataError(expected("frames", "one handedness", f"another in {outside} of {len(rows)}"))
+        raise DataError(expected("frames", "the handedness of equilibrium", f"another in {outside} of {len(rows)}"))
     return molecule, molecule.groups(rows)[0].float()
 
 

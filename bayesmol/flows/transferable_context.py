@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bayesmol.errors import DataError, expected
+from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.flows.molecular_coordinates import Internal
 from bayesmol.representation.internal import wrapped
 from bayesmol.representation.zmatrix import ZMatrix, bonds, zmatrix
@@ -20,9 +20,9 @@ from bayesmol.typing import Species
 
 __all__ = ["Contexts", "Molecule", "stacked"]
 
-_BEND = 1.95  # rad
+_STRAIGHT = 3.1  # the logit of an angle of 172°: atoms on a line vibrate that far off it
 _HOPS, _DEGREES = 4, 6
-_TRIES = 200
+_TRIES, _BENT = 20, 0.05  # of Å, by which atoms on a line are moved to name torsions
 
 
 class Contexts(NamedTuple):
@@ -50,7 +50,8 @@ class Contexts(NamedTuple):
     turning
         Groups whose torsion is compared with a direction of space, not with a neighbour on the same atom.
     centre
-        Where the logarithm of the bond, the logit of the angle and the torsion of an atom are in the mean of chemistry.
+        The logarithm of the bond, the logit of the angle and the torsion in the equilibrium geometry; 0 for torsions
+        that are turning.
     """
 
     elements: Int[Tensor, "molecules places"]
@@ -76,6 +77,8 @@ class Molecule:
     ----------
     species
         Atomic numbers.
+    equilibrium
+        A geometry of least energy, in Å.
     edges
         Bonds.
     matrix
@@ -83,31 +86,32 @@ class Molecule:
     """
 
     species: Species
+    equilibrium: Float[Tensor, " coordinates"]
     edges: Int[Tensor, "bonds 2"]
     matrix: ZMatrix
 
     @classmethod
-    def of(cls, species: Species, geometries: Float[Tensor, "frames coordinates"]) -> Molecule:
-        """From geometries in Å: the bonds from the one nearest to the mean distances.
-
-        Of a molecule with atoms on a line the Z-matrix is from the first geometry that is bent enough to name torsions.
+    def of(cls, species: Species, equilibrium: Float[Tensor, " coordinates"]) -> Molecule:
+        """From a geometry of least energy, in Å; of atoms on a line the Z-matrix is from one that is slightly bent.
 
         Raises
         ------
-        DataError
-            If there are fewer than three atoms, fragments, or no geometry off a line.
+        ShapeError, DataError
+            If the geometry does not fit or is not finite; if there are fewer than three atoms, or fragments.
         """
-        frames = geometries.detach().cpu().double().unflatten(1, (-1, 3))
+        if equilibrium.shape != (3 * len(species),) or not bool(torch.isfinite(equilibrium).all()):
+            raise ShapeError(expected("equilibrium", f"{3 * len(species)} finite numbers", equilibrium))
         if len(species) < 3:
             raise DataError(expected("species", "three atoms or more", len(species)))
-        distances = torch.cdist(frames, frames)
-        order = (distances - distances.mean(0)).square().sum((1, 2)).argsort()[:_TRIES]
-        edges = bonds(species.cpu(), frames[order[0]])
-        for frame in frames[order]:
+        least = equilibrium.detach().cpu().double()
+        places, source = least.unflatten(0, (-1, 3)), torch.Generator().manual_seed(0)
+        edges = bonds(species.cpu(), places)
+        for _ in range(_TRIES):
             try:
-                return cls(species.cpu(), edges, zmatrix(species.cpu(), frame, edges))
+                return cls(species.cpu(), least, edges, zmatrix(species.cpu(), places, edges))
             except DataError as error:
                 last = error
+            places = least.unflatten(0, (-1, 3)) + _BENT * torch.randn(places.shape, generator=source).double()
         raise last
 
     @cached_property
@@ -220,7 +224,7 @@ class Molecule:
             known,
             _filled(self.circular, groups, False),
             _filled(self.circular & ~self.improper & (self.roles == 0) | (self.roles == 1), groups, False),
-            _filled(self._centres(elements, ends), groups, 0.0),
+            _filled(self._centres.float(), groups, 0.0),
         )
 
     def _ends(self, none: int) -> Int[Tensor, "groups 4"]:
@@ -236,14 +240,16 @@ class Molecule:
         roles = torch.nn.functional.one_hot(self.roles, 4)
         return torch.cat([roles, torch.stack([handed, self.improper, rotating], 1)], 1).float()
 
-    def _centres(self, elements: Tensor, ends: Tensor) -> Float[Tensor, "groups 3"]:
-        from ase.data import covalent_radii
-
-        radii = torch.as_tensor(covalent_radii, dtype=torch.float64)[elements]
-        bends = torch.full((len(ends),), math.log(_BEND / (math.pi - _BEND)))
-        handed = torch.cat([torch.zeros(2, dtype=torch.long), self.matrix.handedness]) != 0
-        turns = torch.where(handed, 2 * math.pi / 3, math.pi)
-        return torch.stack([radii[ends[:, :2]].sum(1).log().float(), bends, turns], 1)
+    @cached_property
+    def _centres(self) -> Float[Tensor, "groups 3"]:
+        values = self.groups(self.internal(self.equilibrium[None])[0])[0][0]
+        for first in (self.roles == 1).nonzero()[:, 0].tolist():  # all three of a rotor have those of their mean
+            angle = values[first, 1] / math.sqrt(3)
+            values[first : first + 3, 0] = values[first, 0] / math.sqrt(3)
+            values[first : first + 3, 1] = torch.log(angle / (math.pi - angle))
+        torsions = torch.where(self.circular & self.improper & (self.roles == 0), values[:, 2], 0.0)
+        bends = values[:, 1].clamp(-_STRAIGHT, _STRAIGHT)
+        return torch.where(self.known, torch.stack([values[:, 0], bends, torsions], 1), 0.0)
 
 
 def stacked(molecules: Sequence[Molecule]) -> Contexts:

@@ -112,26 +112,27 @@ class FittedTransferable:
         """Atomic numbers of the training."""
         return frozenset(z for z, _ in self.environments)
 
-    def familiarity(self, species: Species, geometry: Float[Tensor, "frames coordinates"]) -> Familiarity:
+    def familiarity(self, species: Species, equilibrium: Float[Tensor, " coordinates"]) -> Familiarity:
         """What of a molecule is new; no network is asked, so that nothing new can look familiar.
 
         Parameters
         ----------
-        geometry
-            One row of positions in Å, or some.
+        equilibrium
+            Geometry of least energy, in Å.
         """
         found = self._strange(species)
-        return self._compared(Molecule.of(species, geometry)) if found.inside else found
+        return self._compared(Molecule.of(species, equilibrium)) if found.inside else found
 
     def proposal(
-        self, species: Species, geometry: Float[Tensor, "frames coordinates"], *, new_environments: bool = False
+        self, species: Species, equilibrium: Float[Tensor, " coordinates"], *, new_environments: bool = False
     ) -> Seen:
         r"""Density of the positions of one molecule, :math:`\frac1M \sum_m q_m(x)` over the members.
 
         Parameters
         ----------
-        geometry
-            One row of positions in Å, or some: they give the bonds and the handedness, and nothing else.
+        equilibrium
+            Geometry of least energy on the surface that will judge, in Å. Another one makes the proposal worse, and no
+            weighted result wrong.
         new_environments
             Whether atoms may have neighbours that no atom of their element had in the training.
 
@@ -143,7 +144,7 @@ class FittedTransferable:
             If internal coordinates cannot describe it.
         """
         _refuse(self._strange(species), "train on molecules that have them")
-        molecule = Molecule.of(species, geometry)
+        molecule = Molecule.of(species, equilibrium)
         if not new_environments:
             _refuse(self._compared(molecule), "train on molecules that have them, or allow new_environments")
         context = _on(stacked([molecule]), self.kernels[0])

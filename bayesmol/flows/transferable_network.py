@@ -142,7 +142,7 @@ class Kernel(nn.Module):
             mean,
             log_scale,
             within,
-            self.grid + places,
+            c.centre[..., 2:].to(code.dtype) + self.grid + places,
             _WIDEST * torch.sigmoid(widths),
             logits,
             c.known,

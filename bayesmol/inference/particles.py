@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesmol.errors import DataError, expected
 from bayesmol.posterior import Draws, Estimate
 from bayesmol.posterior.estimate import kish
 
-__all__ = ["Particles", "Schedule"]
+__all__ = ["Particles", "Schedule", "family_mean"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +100,10 @@ class Particles:
 
     def expectation(self, observable: Callable[[Tensor], Tensor], unit: str = "") -> Estimate:
         """Mean of the values of an observable, which takes rows, with the error from the islands, in ``unit``."""
-        values = observable(self.rows.flatten(0, 1)).double().unflatten(0, self.log_weights.shape)
-        flat = self.log_weights.flatten()
-        weights = flat.softmax(0).reshape(self.log_weights.shape)
-        mean = torch.einsum("ip,ip...->...", weights, values)
-        residual = torch.einsum("ip,ip...->i...", weights, values - mean)
-        error = residual.square().sum(0).sqrt() * self._inflation
-        variance = torch.einsum("ip,ip...->...", weights, (values - mean).square())
-        count = torch.where(error > 0, variance / error.square(), float(len(flat)))
-        return Estimate(mean, error, count, unit)
+        islands = torch.arange(len(self.log_weights), device=self.rows.device)
+        families = islands.repeat_interleave(self.log_weights.shape[1])
+        values = observable(self.rows.flatten(0, 1)).double()
+        return family_mean(values, self.log_weights.flatten(), families, unit, inflation=self._inflation)
 
     def draws(self, unit: str = "") -> Draws:
         """As weighted draws; paths that share nothing are one chain, islands are chains."""
@@ -125,3 +120,40 @@ class Particles:
         """From the mean square to the deviation of Student's law with I − 1 degrees of freedom."""
         islands = len(self.log_weights)
         return math.sqrt(islands / (islands - 3))
+
+
+def family_mean(
+    values: Float[Tensor, "particles ..."],
+    log_weights: Float[Tensor, " particles"],
+    families: Int[Tensor, " particles"],
+    unit: str,
+    *,
+    inflation: float = 1.0,
+) -> Estimate:
+    r"""Weighted mean of particles that are independent from one family to another, as islands or ancestors make them,
+
+    .. math:: \hat f = \sum_i W_i f_i, \qquad
+        \sigma^2 = \sum_a \Bigl(\sum_{i \in a} W_i (f_i - \hat f)\Bigr)^2.
+
+    Copies of one ancestor that moves have made different count as different as they are for this observable. The error
+    is consistent for families of the first ancestors of sequential Monte Carlo.
+
+    Parameters
+    ----------
+    families
+        Number of the family of each particle.
+    inflation
+        Of the error, for few families.
+
+    References
+    ----------
+    Chan, Lai, Ann. Stat. 41, 2877 (2013); Lee, Whiteley, Biometrika 105, 609 (2018).
+    """
+    weights = log_weights.softmax(0)
+    mean = torch.einsum("p,p...->...", weights, values)
+    shares = torch.einsum("p,p...->p...", weights, values - mean)
+    sums = shares.new_zeros((int(families.max()) + 1, *mean.shape)).index_add(0, families, shares)
+    error = sums.square().sum(0).sqrt() * inflation
+    variance = torch.einsum("p,p...->...", weights, (values - mean).square())
+    count = torch.where(error > 0, variance / error.square(), float(len(values)))
+    return Estimate(mean, error, count, unit)

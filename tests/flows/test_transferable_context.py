@@ -4,22 +4,22 @@ import ase.build
 import pytest
 import torch
 
-from bayesmol.errors import DataError
+from bayesmol.errors import DataError, ShapeError
 from bayesmol.flows.transferable_context import Molecule, stacked
 
 
 def frames(name, count=6, noise=0.03, seed=0):
     atoms = ase.build.molecule(name)
-    rows = torch.from_numpy(atoms.positions).flatten()
+    equilibrium = torch.from_numpy(atoms.positions).flatten()
     source = torch.Generator().manual_seed(seed)
-    rows = rows + noise * torch.randn(count, len(rows), generator=source, dtype=torch.float64)
-    return torch.from_numpy(atoms.numbers).long(), rows
+    rows = equilibrium + noise * torch.randn(count, len(equilibrium), generator=source, dtype=torch.float64)
+    return torch.from_numpy(atoms.numbers).long(), equilibrium, rows
 
 
 @pytest.mark.parametrize("name", ["H2O", "NH3", "CH4", "CH3OH", "CH3CHO", "C3H8", "HCN", "CH3CN"])
 def test_groups_are_the_internal_coordinates(name):
-    species, rows = frames(name)
-    molecule = Molecule.of(species, rows)
+    species, equilibrium, rows = frames(name)
+    molecule = Molecule.of(species, equilibrium)
     y, _ = molecule.internal(rows)
     values, volume = molecule.groups(y)
     assert values.shape == (6, len(species) - 1, 3)
@@ -34,10 +34,10 @@ def test_groups_are_the_internal_coordinates(name):
 
 
 def test_mirror_images_have_the_same_groups():
-    species, rows = frames("CH3CH2Cl", noise=0.0, count=1)
-    mirror = rows.unflatten(1, (-1, 3)) * torch.tensor([-1.0, 1.0, 1.0])
-    one, other = Molecule.of(species, rows), Molecule.of(species, mirror.flatten(1))
-    values, reflected = (m.groups(m.internal(q)[0])[0] for m, q in ((one, rows), (other, mirror.flatten(1))))
+    species, equilibrium, rows = frames("CH3CH2Cl", noise=0.0, count=1)
+    mirror = (equilibrium.unflatten(0, (-1, 3)) * torch.tensor([-1.0, 1.0, 1.0])).flatten()
+    one, other = Molecule.of(species, equilibrium), Molecule.of(species, mirror)
+    values, reflected = (m.groups(m.internal(q)[0])[0] for m, q in ((one, rows), (other, mirror[None])))
     handed = (one.matrix.handedness != 0).nonzero()[:, 0] + 2
     handed = handed[one.roles[handed] == 0]
     assert len(handed) == 2
@@ -47,14 +47,14 @@ def test_mirror_images_have_the_same_groups():
 
 
 def test_roles_of_a_rotor_and_environments():
-    species, rows = frames("CH3OH", noise=0.0, count=1)
-    molecule = Molecule.of(species, rows)
+    species, equilibrium, _ = frames("CH3OH")
+    molecule = Molecule.of(species, equilibrium)
     assert sorted(molecule.roles.tolist()) == [0, 0, 1, 2, 3]
     assert set(molecule.environments) == {(6, (1, 1, 1, 8)), (8, (1, 6)), (1, (6,)), (1, (8,))}
 
 
 def test_a_stack_is_filled_up():
-    contexts = stacked([Molecule.of(*frames(name)) for name in ("H2O", "CH3OH")])
+    contexts = stacked([Molecule.of(*frames(name)[:2]) for name in ("H2O", "CH3OH")])
     assert contexts.elements.shape == (2, 6)
     assert contexts.elements[0].tolist()[3:] == [0, 0, 0]
     assert contexts.known.sum((1, 2)).tolist() == [3, 12]
@@ -65,7 +65,25 @@ def test_a_stack_is_filled_up():
 
 def test_bad_input():
     with pytest.raises(DataError, match="three atoms"):
-        Molecule.of(torch.tensor([1, 1]), torch.zeros(1, 6, dtype=torch.float64))
-    line = torch.tensor([[-1.07, 0, 0, 0, 0, 0, 1.16, 0, 0]], dtype=torch.float64)
-    with pytest.raises(DataError, match="off a line"):
-        Molecule.of(torch.tensor([1, 6, 7]), line)
+        Molecule.of(torch.tensor([1, 1]), torch.zeros(6, dtype=torch.float64))
+    with pytest.raises(ShapeError, match="9 finite numbers"):
+        Molecule.of(torch.tensor([8, 1, 1]), torch.full((9,), torch.nan))
+
+
+@pytest.mark.parametrize("name", ["HCN", "CH3CN", "CH3OH", "CH3CHO"])
+def test_the_equilibrium_is_in_the_centre_of_its_coordinates(name):
+    """What the kernel predicts is the difference from it: all bonds, angles off a line, torsions beside a neighbour."""
+    species, equilibrium, _ = frames(name)
+    molecule = Molecule.of(species, equilibrium)
+    centre = molecule.context(len(species)).centre
+    own = (molecule.roles == 0).nonzero()[:, 0]
+    values = molecule.groups(molecule.internal(equilibrium[None])[0])[0][0].float()
+    torch.testing.assert_close(centre[own, 0], values[own, 0])
+    torch.testing.assert_close(
+        centre[own, 1], torch.where(molecule.known[own, 1], values[own, 1], 0.0).clamp(-3.1, 3.1)
+    )
+    for first in (molecule.roles == 1).nonzero()[:, 0].tolist():
+        atoms = molecule.matrix.atoms[molecule.context(len(species)).ends[first : first + 3, :2]]
+        ends = equilibrium.unflatten(0, (-1, 3))[atoms]
+        lengths = (ends[:, 0] - ends[:, 1]).norm(dim=1)
+        torch.testing.assert_close(centre[first : first + 3, 0], lengths.log().mean().float().expand(3))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bayesmol.errors import DataError
-from bayesmol.inference.particles import Particles, Schedule
+from bayesmol.inference.particles import Particles, Schedule, family_mean
 from bayesmol.testing import assert_calibrated
 
 
@@ -65,6 +65,24 @@ def test_an_island_without_weight_counts(source):
     less = particles(found.rows, dead).log_partition
     assert float(less.value) == pytest.approx(float(found.log_partition.value) - math.log(8 / 7), abs=0.05)
     assert float(less.standard_error) > float(found.log_partition.standard_error)
+
+
+@pytest.mark.parametrize("kept", [0.95, 0.5, 0.0])
+def test_families_know_how_far_their_members_have_moved(source, kept):
+    """Resampled from a wide proposal, then moved by autoregressive steps that leave the target as it is."""
+    trials, size, hits, count = 600, 400, 0, 0.0
+    for _ in range(trials):
+        x = 3 * torch.randn(size, generator=source, dtype=torch.float64)
+        log_w = -x.square() / 2 + x.square() / 18
+        families = torch.multinomial(log_w.softmax(0), size, replacement=True, generator=source)
+        noise = torch.randn(size, generator=source, dtype=torch.float64)
+        found = family_mean(kept * x[families] + (1 - kept**2) ** 0.5 * noise, torch.zeros_like(x), families, "")
+        hits += bool(found.interval(0.95).contains(torch.tensor(0.0)))
+        count += float(found.effective_sample_size) / size / trials
+    assert_calibrated(hits, trials, 0.95)
+    # Of the variance the part kept² is that of importance sampling, and all of it has that of the new draws.
+    weight = 9 / 17**0.5 * (9 / 17)  # mean of w² x² over that of w, of the proposal
+    assert count == pytest.approx(1 / (1 + kept**2 * weight), rel=0.12)
 
 
 @pytest.mark.parametrize("ladder", [(), (0.5,), (0.5, 0.4, 1.0), (0.0, 1.0)])
