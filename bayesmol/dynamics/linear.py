@@ -14,7 +14,7 @@ from bayesmol.dynamics.koopman import FittedKoopman
 from bayesmol.dynamics.moments import Moments, moments
 from bayesmol.dynamics.operator_posteriors import POSTERIORS
 from bayesmol.dynamics.reweighting import EquilibriumMoments, equilibrium_moments
-from bayesmol.dynamics.spectra import Spectrum, general, reversible, singular, whitening
+from bayesmol.dynamics.spectra import Spectrum, centred_whitening, general, reversible, singular
 from bayesmol.dynamics.weights import FEWEST, bandwidth, block_weights
 from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.inference.random import generator
@@ -92,7 +92,7 @@ class _Linear:
         """The same from block moments, such as those of trajectories larger than memory."""
         early, _, late = found.mean()
         covariance = (early + late) / 2
-        columns = whitening(covariance)
+        columns = centred_whitening(covariance)
         white = found.projected(columns)
         solve = type(self).solve
         estimate = solve(*white.mean())

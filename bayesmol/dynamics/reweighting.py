@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics.moments import Basis, moments, windows
-from bayesmol.dynamics.spectra import whitening
+from bayesmol.dynamics.spectra import centred_whitening
 from bayesmol.errors import ConvergenceError, expected
 from bayesmol.representation.basis import with_constant
 
@@ -168,7 +168,7 @@ def equilibrium_moments(
     """
     plain = moments(trajectories, basis, lag, block=max(trajectories.lengths))
     early, cross, late = plain.mean()
-    independent = whitening((early + late) / 2)
+    independent = centred_whitening((early + late) / 2)
     u = density_ratio(*(independent.mT @ part @ independent for part in (early, cross)))
     starts = (part[:-lag] for part in trajectories if len(part) > lag)
     _refuse_negative(torch.cat([with_constant(basis(part)) @ (independent @ u) for part in starts]))

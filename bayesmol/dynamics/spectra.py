@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Spectrum", "general", "matched", "reversible", "singular", "whitening"]
+__all__ = ["Spectrum", "centred_whitening", "general", "matched", "reversible", "singular"]
 
 
 class Spectrum(NamedTuple):
@@ -34,7 +34,9 @@ class Spectrum(NamedTuple):
         return Spectrum(self.values[..., :count], self.right[..., :count], self.left[..., :count])
 
 
-def whitening(covariance: Float[Tensor, "functions functions"], cut: float = 1e-10) -> Float[Tensor, "functions rank"]:
+def centred_whitening(
+    covariance: Float[Tensor, "functions functions"], cut: float = 1e-10
+) -> Float[Tensor, "functions rank"]:
     """Combinations of the functions whose second moments are the identity; the first is the constant function.
 
     Functions are scaled to a second moment of one before combinations of less than ``cut`` are left out, since they

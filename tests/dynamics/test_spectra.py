@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from bayesmol.dynamics.spectra import general, matched, reversible, singular, whitening
+from bayesmol.dynamics.spectra import centred_whitening, general, matched, reversible, singular
 
 EYE = torch.eye(4, dtype=torch.float64)
 
@@ -18,7 +18,7 @@ def pairs(count=400, seed=0):
 
 def test_whitened_functions_are_uncorrelated_and_begin_with_the_constant():
     (early, _, _), x, _ = pairs()
-    columns = whitening(early)
+    columns = centred_whitening(early)
     assert torch.allclose(columns.mT @ early @ columns, EYE, atol=1e-10)
     assert torch.allclose(x @ columns[:, 0], torch.ones(len(x), dtype=torch.float64))
 
@@ -26,7 +26,7 @@ def test_whitened_functions_are_uncorrelated_and_begin_with_the_constant():
 def test_dependent_and_constant_functions_are_left_out():
     _, x, _ = pairs()
     more = torch.cat([x, x[:, 1:2] * 3 - x[:, 2:3] + 5, torch.full_like(x[:, :1], 7.0)], 1)
-    columns = whitening(more.mT @ more / len(more))
+    columns = centred_whitening(more.mT @ more / len(more))
     assert columns.shape == (6, 4)
     moments = columns.mT @ (more.mT @ more / len(more)) @ columns
     assert torch.allclose(moments, EYE, atol=1e-8)
@@ -36,7 +36,7 @@ def test_far_from_the_origin_nothing_is_lost():
     _, x, _ = pairs()
     away = x.clone()
     away[:, 1:] += 1e4
-    columns = whitening(away.mT @ away / len(x))
+    columns = centred_whitening(away.mT @ away / len(x))
     assert columns.shape == (4, 4)
 
 
