@@ -113,6 +113,20 @@ def frames(
 
 
 @app.command()
+def tempering(
+    context: typer.Context,
+    out: Annotated[Path, typer.Argument(help="npz to write.")],
+    minutes: Annotated[float, typer.Option(help="CPU minutes, about.")] = 12.0,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Configurations of alanine dipeptide by parallel tempering: frames to learn from, or to compare with."""
+    study = Study("boltzmann", "tempering", context.params, packages=PACKAGES)
+    boltzmann_alanine.tempering(study, out, minutes=minutes, seed=seed)
+    study.finish(json)
+
+
+@app.command()
 def transferable(
     context: typer.Context,
     data: Annotated[Path, typer.Option(help="What the command frames has written.")],

@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from bayesmol.errors import DataError, expected
+from bayesmol.files import replacing
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.fitted import FittedGenerator
 from bayesmol.flows.generator import BoltzmannGenerator
+from bayesmol.flows.molecular_coordinates import molecular
 from bayesmol.flows.molecule import alanine_dipeptide
 from bayesmol.flows.systems import Exploration
+from bayesmol.flows.viewed import Viewed
 from bayesmol.flows.weighted import BoltzmannDraws
-from bayesmol.posterior import Estimate
+from bayesmol.inference.tempering import ParallelTempering
+from bayesmol.posterior import Draws, Estimate
 from bayesmol.report import Study
 from bayesmol.representation.internal import dihedral
 
@@ -82,6 +86,24 @@ def train(
     if known is not None:
         compare(study, weighted, known)
     return generator, weighted, known
+
+
+def tempering(study: Study, out: Path, *, minutes: float, seed: int) -> None:
+    """Configurations at 300 K by parallel tempering up to 990 K, into a new file: a reference that no flow has seen."""
+    density, plan = alanine_dipeptide(300.0), exploration(minutes / 0.6)
+    with study.stage("tempering", "tempering"):
+        view = molecular(density, seed=seed)
+        ladder = ParallelTempering.geometric(plan.hottest, plan.rungs)
+        sampler = ParallelTempering(ladder, leapfrogs=plan.leapfrogs, warmup=plan.warmup, draws=plan.draws)
+        start = view(density.start[:1])[0].expand(plan.walkers, -1)
+        found = sampler.fit(Viewed(density, view), start, seed=seed)
+        rows = view.inverse(found.rows())[0]
+    study.add("frames", len(rows))
+    study.add("energy_evaluations", found.evaluations)
+    states = Draws(positive(rows).double().unflatten(0, found.values.shape[1:3]), unit="")
+    study.add("population_positive_phi", states.expectation())
+    with replacing(out) as path, path.open("wb") as file:
+        np.savez(file, positions=rows.float().unflatten(1, (-1, 3)).numpy())
 
 
 def placed(density: BoltzmannDensity, device: str) -> BoltzmannDensity:

@@ -8,6 +8,7 @@ import torch
 
 from bayesmol.errors import DataError
 from bayesmol.flows.molecule import alanine_dipeptide
+from bayesmol.report import Study
 
 
 @pytest.fixture
@@ -53,3 +54,11 @@ def test_the_budget_is_kept(alanine):
     cost = spec.walkers * spec.rungs * spec.leapfrogs * (spec.warmup + spec.draws)
     cost += spec.chains * spec.leapfrogs * (spec.length + 20)
     assert cost == pytest.approx(600 * 9000, rel=0.05)
+
+
+def test_tempering_writes_frames_that_can_be_read(alanine, tmp_path):
+    run = Study("boltzmann", "tempering")
+    alanine.tempering(run, tmp_path / "frames.npz", minutes=0.01, seed=0)
+    rows = alanine.configurations(tmp_path / "frames.npz")
+    assert len(rows) == run.figures["frames"].value and rows.shape[1] == 66
+    assert bool((alanine_dipeptide(300.0).reduced_energy(rows) < 100).all())
