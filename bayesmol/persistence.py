@@ -30,6 +30,7 @@ KINDS = {
     "ACEPotential": "bayesmol.potentials.ace_posterior:ACEPotential",
     "CertifiedModel": "bayesmol.certified:CertifiedModel",
     "FittedGenerator": "bayesmol.flows.fitted:FittedGenerator",
+    "FittedTransferable": "bayesmol.flows.transferable_fitted:FittedTransferable",
     "FittedWavefunction": "bayesmol.wavefunctions.fitted:FittedWavefunction",
     "FoundationPotential": "bayesmol.potentials.foundation_posterior:FoundationPotential",
     "GradientGPPotential": "bayesmol.potentials.gradient_posterior:GradientGPPotential",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmol.errors import ApplicabilityError, expected
+from bayesmol.errors import ApplicabilityError, FormatError, expected
 from bayesmol.flows.mixture import Ensemble
 from bayesmol.flows.transferable_context import Contexts, Molecule, stacked
 from bayesmol.flows.transferable_network import Kernel
@@ -111,6 +112,39 @@ class FittedTransferable:
     def elements(self) -> frozenset[int]:
         """Atomic numbers of the training."""
         return frozenset(z for z, _ in self.environments)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Header and arrays of a file."""
+        header = {
+            "shape": self.kernels[0].shape,
+            "members": len(self.kernels),
+            "environments": sorted(self.environments),
+            "steps": self.steps,
+            "loss": self.loss,
+        }
+        members = enumerate(self.kernels)
+        return header, {f"{k}.{name}": value for k, one in members for name, value in one.state_dict().items()}
+
+    @classmethod
+    def from_state(cls, header: dict[str, Any], arrays: dict[str, Tensor]) -> FittedTransferable:
+        """Kernels from what :meth:`state` gave.
+
+        Raises
+        ------
+        FormatError
+            If the weights are not those of kernels of this shape.
+        """
+        kernels = []
+        for k in range(header["members"]):
+            own = {name.split(".", 1)[1]: value for name, value in arrays.items() if name.startswith(f"{k}.")}
+            kernel = Kernel(**header["shape"]).double()
+            try:
+                kernel.load_state_dict(own)
+            except RuntimeError as error:
+                raise FormatError(expected("kernel", "the weights of its shape", error)) from error
+            kernels.append(kernel.to(own["grid"].device).requires_grad_(False))
+        environments = frozenset((int(z), tuple(map(int, near))) for z, near in header["environments"])
+        return cls(tuple(kernels), environments, int(header["steps"]), tuple(header["loss"]))
 
     def familiarity(self, species: Species, equilibrium: Float[Tensor, " coordinates"]) -> Familiarity:
         """What of a molecule is new; no network is asked, so that nothing new can look familiar.

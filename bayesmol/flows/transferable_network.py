@@ -69,6 +69,7 @@ class Kernel(nn.Module):
 
     def __init__(self, *, width: int = 16, hidden: int = 32, components: int = 6, rounds: int = 1) -> None:
         super().__init__()
+        self.shape = {"width": width, "hidden": hidden, "components": components, "rounds": rounds}
         self.embedding = nn.Embedding(119, width, padding_idx=0)
         self.degree = nn.Embedding(6, width)
         self.messages = nn.ModuleList([nn.Linear(2 * width, width) for _ in range(rounds)])

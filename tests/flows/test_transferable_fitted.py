@@ -4,9 +4,11 @@ import ase.build
 import pytest
 import torch
 
-from bayesmol.errors import ApplicabilityError
+from bayesmol.errors import ApplicabilityError, FormatError
 from bayesmol.flows.proposal import Proposal
 from bayesmol.flows.transferable import TransferableKernel
+from bayesmol.flows.transferable_fitted import FittedTransferable
+from bayesmol.persistence import load, save
 
 SMALL = TransferableKernel(members=2, steps=5, batch=8, width=8, hidden=12)
 
@@ -53,3 +55,15 @@ def test_an_unseen_environment_is_refused_unless_allowed(fitted):
         fitted.proposal(species, equilibrium)
     assert torch.isfinite(fitted.proposal(species, equilibrium, new_environments=True).log_prob(rows)).all()
     assert fitted.familiarity(*frames("H2O", 1)[:2]).inside
+
+
+def test_a_file_gives_the_same_kernels(fitted, tmp_path):
+    save(fitted, tmp_path / "kernel.bm")
+    again = load(tmp_path / "kernel.bm")
+    species, equilibrium, rows = frames("CH3OH", 5)
+    one, other = (f.proposal(species, equilibrium).log_prob(rows) for f in (fitted, again))
+    assert torch.equal(one, other)
+    assert (again.environments, again.steps, again.loss) == (fitted.environments, fitted.steps, fitted.loss)
+    header, arrays = fitted.state()
+    with pytest.raises(FormatError, match="weights"):
+        FittedTransferable.from_state({**header, "shape": {**header["shape"], "width": 9}}, arrays)
