@@ -13,7 +13,7 @@ from bayesmol.dynamics.moments import Moments
 from bayesmol.dynamics.reweighting import EquilibriumMoments
 from bayesmol.dynamics.spectra import Spectrum, matched
 from bayesmol.dynamics.strangeness import leverage, residual
-from bayesmol.dynamics.weights import BlockWeights
+from bayesmol.dynamics.weights import BlockWeights, independent_events
 from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.posterior import Draws
 
@@ -109,6 +109,20 @@ class FittedKoopman:
             raise DataError(expected("after", f"from 1 to {self.dimensions - 1}", after))
         slow, fast = (self.draws.values[:, k].abs().log() for k in (after, after + 1))
         return float((fast <= ratio * slow).double().mean())
+
+    def support(self, found: Draws) -> Float[Tensor, "*shape"]:
+        """On about how many independent events each number of ``found``, one of the posteriors above, rests.
+
+        Below three its interval is not to be trusted, see :func:`~bayesmol.dynamics.weights.independent_events`.
+
+        Raises
+        ------
+        DataError
+            If ``found`` is of another operator or of fewer than 300 draws, or these do not come from weights of blocks.
+        """
+        if self.spec.posterior != "bootstrap":
+            raise DataError(expected("posterior", "'bootstrap', which weighs blocks", repr(self.spec.posterior)))
+        return independent_events(found.values.flatten(0, 1), self.weights, self.moments.length)
 
     def leverage(self, frames: Float[Tensor, "rows features"]) -> Float[Tensor, " rows"]:
         """Leverage of configurations in the basis, a score: :func:`~bayesmol.dynamics.strangeness.leverage`."""

@@ -56,3 +56,18 @@ def test_counts_of_processes(data):
     for count in (0, 4):
         with pytest.raises(DataError, match="count"):
             fitted.timescales(count)
+
+
+@pytest.mark.parametrize("visits", [2, 4])
+def test_a_rare_process_rests_on_its_visits(visits):
+    source = torch.Generator().manual_seed(0)
+    x = 0.3 * torch.randn(20_000, 1, generator=source, dtype=torch.float64)
+    for start in (torch.randperm(180, generator=source)[:visits] * 100).tolist():
+        x[start : start + 60] += 5
+    fitted = TICA(lag=5).fit(x, seed=0)
+    assert float(fitted.support(fitted.eigenvalues(1))) == pytest.approx(visits, rel=0.5)
+    with pytest.raises(DataError, match="300"):
+        fitted.support(TICA(lag=5, draws=100).fit(x, seed=0).eigenvalues(1))
+    with pytest.raises(DataError, match="bootstrap"):
+        other = TICA(lag=5, posterior="matrix-normal").fit(x, seed=0)
+        other.support(other.eigenvalues(1))
