@@ -10,6 +10,7 @@ import kinetics_generate
 import kinetics_peers
 import kinetics_replicas
 import kinetics_speed
+import kinetics_vampnet
 import typer
 from harness import Json, Seed, run
 
@@ -130,6 +131,24 @@ def peers(
     kinetics_peers.peers(
         study, name=landscape, repeats=repeats, frames=frames, lag=lag, count=timescales, draws=draws, seed=seed
     )
+    study.finish(json)
+
+
+@app.command()
+def vampnet(
+    context: typer.Context,
+    repeats: Repeats = 20,
+    trajectories: Annotated[int, typer.Option(help="Of 160 time units each.", min=20)] = 500,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """The slow rate of the double well by VAMPnets: bands over independent data sets."""
+    study = Study("kinetics", "vampnet", context.params, packages=PACKAGES)
+    study.expectations = {
+        "vampnet_coverage_95": {"lower": 0.85},
+        "vampnet_rate_error": {"lower": -0.03, "upper": 0.03},
+    }
+    kinetics_vampnet.vampnet(study, repeats=repeats, trajectories=trajectories, seed=seed)
     study.finish(json)
 
 
