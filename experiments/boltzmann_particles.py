@@ -42,7 +42,7 @@ def lj13(
     study.add("steps", training.steps)
     flow.requires_grad_(False)
     with study.stage("weights", "draws and densities"):
-        x, log_q = weighed(study, flow, density, held_out[:draws], draws, seed)
+        x, log_q = weighed(study, flow, density, held_out[:draws], draws, seed, name="raw_ess_fraction")
     with study.stage("annealing", "annealing"):
         x, log_w = annealed(study, density, x, log_q, moves=moves, seed=seed)
     _against(study, density, x, log_w, held_out, train)
@@ -87,12 +87,19 @@ def split(rows: Tensor, dimension: int, study: Study) -> tuple[Tensor, Tensor]:
 
 
 def weighed(
-    study: Study, flow: ContinuousFlow, density: BoltzmannDensity, held_out: Tensor, draws: int, seed: int
+    study: Study,
+    flow: ContinuousFlow,
+    density: BoltzmannDensity,
+    held_out: Tensor,
+    draws: int,
+    seed: int,
+    *,
+    name: str = "ess_fraction",
 ) -> tuple[Float[Tensor, "draws dimension"], Float[Tensor, " draws"]]:
     """Draws of the flow with their log-density; effective sample sizes, and errors of the integration, as figures."""
     x, log_q = (part.double() for part in flow.sample(draws, seed=seed))
     log_w = -density.reduced_energy(x) - log_q
-    study.add("ess_fraction", effective_size(log_w).fraction)
+    study.add(name, effective_size(log_w).fraction)
     with torch.no_grad():
         log_held = flow.log_prob(held_out.to(flow.dtype)).double()
     log_forward = -density.reduced_energy(held_out) - log_held
@@ -145,14 +152,14 @@ def annealed(
     shares = torch.zeros_like(log_w).index_add(0, ancestors, log_w.softmax(0))
     study.add("smc_families", float(1 / shares.square().sum()))
     found = family_mean(shapes(density, x), log_w, ancestors, "")
-    study.add("smc_ess_fraction", float(found.effective_sample_size.min()) / len(x))
+    study.add("ess_fraction", float(found.effective_sample_size.min()) / len(x))
     study.add("smc_rungs", rungs)
     study.add("smc_energy_evaluations", evaluations)
     study.add("virial", family_mean(virial(density, x), log_w, ancestors, ""))
     study.add("mean_energy", family_mean(density.reduced_energy(x), log_w, ancestors, ""))
     study.notes.append(
-        "the size after annealing is that of the worst known of the means of the energy, the virial, the radius of "
-        "gyration and the sorted distances from the centre, by the scatter between first ancestors"
+        "ess_fraction is that after annealing, of the worst known among the means of energy, virial, radius of "
+        "gyration and sorted distances from the centre, by the scatter between first ancestors"
     )
     return x, log_w
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PauliNet", "SlaterJastrow"]
 
+_WIDE = Training(clip=30.0)
+
 
 @dataclass(frozen=True)
 class PauliNet(Ansatz):
@@ -76,9 +78,13 @@ class PauliNet(Ansatz):
         return Trial(molecule, network, parameters, reference)
 
 
-def SlaterJastrow(determinants: int = 1, **options: Any) -> PauliNet:
-    """Fixed orbitals times a symmetric factor: :class:`PauliNet` without backflow, so orbitals set the nodes."""
-    return PauliNet(determinants=determinants, virtuals=0, backflow=False, **options)
+def SlaterJastrow(determinants: int = 1, *, training: Training = _WIDE, **options: Any) -> PauliNet:
+    """Fixed orbitals times a symmetric factor: :class:`PauliNet` without backflow, so orbitals set the nodes.
+
+    Beside wrong nodes local energies go as one over the distance. Clipped narrowly they teach nothing, the factor grows
+    there as it likes, and the energy of Be is refused for its tail (k = 1.0); so they are clipped widely (k = 0.6).
+    """
+    return PauliNet(determinants=determinants, virtuals=0, backflow=False, training=training, **options)
 
 
 def _kept(reference: Reference, virtuals: int) -> np.ndarray:

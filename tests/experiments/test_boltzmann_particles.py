@@ -43,7 +43,7 @@ def test_annealing_makes_a_wide_proposal_right(particles, filled, normal):
     assert mean == pytest.approx(4.5, abs=0.3)
     assert filled.figures["smc_first_ess_fraction"].value > 0.9 and filled.figures["smc_rungs"].value > 1
     assert 0.1 < filled.figures["smc_families"].value / 1000 < 0.9
-    assert 0.3 < filled.figures["smc_ess_fraction"].value < 1.1
+    assert 0.3 < filled.figures["ess_fraction"].value < 1.1
     assert filled.figures["virial"].value == pytest.approx(9, abs=5 * filled.figures["virial"].standard_error)
 
 
@@ -64,9 +64,9 @@ def test_the_study_of_lj13_fills_its_figures(particles, filled, tmp_path, monkey
     np.save(tmp_path / "rows.npy", rows.float().numpy())
     particles.lj13(filled, tmp_path / "rows.npy", minutes=0.005, seed=0, draws=24, steps=2, moves=10)
     names = {
-        "ess_fraction",
+        "raw_ess_fraction",
         "forward_ess_fraction",
-        "smc_ess_fraction",
+        "ess_fraction",
         "virial",
         "energy_w2",
         "energy_w2_floor",
