@@ -29,6 +29,7 @@ FORMAT = 1
 KINDS = {
     "ACEPotential": "bayesmol.potentials.ace_posterior:ACEPotential",
     "CertifiedModel": "bayesmol.certified:CertifiedModel",
+    "DiatomicPotential": "bayesmol.potentials.diatomic_posterior:DiatomicPotential",
     "FittedGenerator": "bayesmol.flows.fitted:FittedGenerator",
     "FittedTransferable": "bayesmol.flows.transferable_fitted:FittedTransferable",
     "FittedWavefunction": "bayesmol.wavefunctions.fitted:FittedWavefunction",

@@ -1,7 +1,7 @@
 """Variational Monte Carlo: energies of molecules with error bars, and whether these hold."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 import wavefunctions_coverage
@@ -100,7 +100,6 @@ def curve(
     minutes_each: Annotated[float | None, typer.Option(help="Of each other; default: a third of the first.")] = None,
     determinants: Determinants = None,
     draws: Draws = 1000,
-    potential: Annotated[Literal["gp", "pair-gp", "none"], typer.Option(help="Fitted to the labels.")] = "gp",
     checkpoint: Annotated[Path | None, typer.Option(help="Folder to go on in after a kill.")] = None,
     seed: Seed = 0,
     figures: Plots = None,
@@ -111,7 +110,7 @@ def curve(
     study.expectations = wavefunctions_curve.EXPECTATIONS
     found = wavefunctions_curve.curve(
         study, minutes=minutes, minutes_each=minutes_each, determinants=determinants, draws=draws,
-        potential=potential, checkpoint=checkpoint, seed=seed,
+        checkpoint=checkpoint, seed=seed,
     )  # fmt: skip
     study.notes += save_figures(found, figures) if figures else []
     study.finish(json)

@@ -14,6 +14,8 @@ _NAMES = {
     "CommitteePotential": "committee",
     "Crossover": "learning_curves",
     "DeepEnsemble": "neural_sampling",
+    "DiatomicGP": "diatomic_gp",
+    "DiatomicPotential": "diatomic_posterior",
     "Equivariant": "network_equivariant",
     "Failure": "failures",
     "Foundation": "foundation",
