@@ -151,11 +151,15 @@ class DiatomicPotential:
         """Mean energies and forces."""
         return self.mean_curve.surface(structures)
 
-    def strangeness(self, structures: Structures, known: Any = None) -> Float[Tensor, " structures"]:
-        """Standard deviation of the energy in eV; infinite beyond the labelled distances."""
-        distances = self.mean_curve.apart(structures)[1]
+    def strangeness(self, structures: Any, prediction: Prediction | None = None) -> Float[Tensor, " structures"]:
+        """Standard deviation of the energy in eV; infinite beyond the labelled distances.
+
+        A ``prediction`` of these structures, where there is one, saves the work.
+        """
+        distances = self.mean_curve.apart(Structures.coerce(structures))[1]
         inside = (distances >= self.grid[0]) & (distances <= self.grid[-1])
-        return torch.where(inside, self._splines.at(distances)[0].std(0), torch.inf)
+        spread = self._splines.at(distances)[0].std(0) if prediction is None else prediction.energy.epistemic.stddev
+        return torch.where(inside, spread, torch.inf)
 
     def predict(self, structures: Any, *, covariance: bool = False) -> Prediction:
         """Energies and forces; the distributions are those of the curve, a label has its own error beside.

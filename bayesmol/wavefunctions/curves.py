@@ -138,7 +138,7 @@ def curve(
 
 @dataclass(eq=False)
 class _Point:
-    """A geometry that is done. The trial function is built again only if a neighbour starts from it."""
+    """A geometry that is done; its trial function is as built, not as warmed, so that it can be built again."""
 
     molecule: Molecule
     value: float
@@ -179,9 +179,8 @@ class _Run:
     ) -> _Point:
         from bayesmol.wavefunctions.fitted import FittedWavefunction
 
-        trial, settings = self.ansatz.build(molecule, seed=seeds[0]), self.ansatz.training
-        if done:
-            trial = self._warmed(trial, min(done, key=lambda one: _apart(one.molecule, molecule)))
+        built, settings = self.ansatz.build(molecule, seed=seeds[0]), self.ansatz.training
+        trial = self._warmed(built, min(done, key=lambda one: _apart(one.molecule, molecule))) if done else built
         minutes = self.budgets[bool(done)]
         trained = train(trial, molecule, settings, seed=seeds[0], minutes=minutes, checkpoint=checkpoint)
         wavefunction = FittedWavefunction(self.ansatz, trial, trained, seeds[0])
@@ -191,7 +190,7 @@ class _Run:
         text = "; ".join(energy.reasons) if refused else str(energy)
         error = 0.0 if refused else float(energy.estimate.standard_error)
         value = float(energy.estimate.value)
-        return _Point(molecule, value, error, energy.verdict, text, arrays, seeds[0], trial)
+        return _Point(molecule, value, error, energy.verdict, text, arrays, seeds[0], built)
 
     def _warmed(self, trial: Trial, nearest: _Point) -> Trial:
         neighbour = nearest.known(self.ansatz)

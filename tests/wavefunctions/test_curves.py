@@ -1,3 +1,4 @@
+import contextlib
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from bayesmol.wavefunctions.curves import RefusedLabelsError, _labelled, _Point,
 from bayesmol.wavefunctions.energy import Energy
 from bayesmol.wavefunctions.fermi_net import FermiNet
 from bayesmol.wavefunctions.molecule import Molecule
+from bayesmol.wavefunctions.pauli_net import PauliNet
 from bayesmol.wavefunctions.training import Training
 
 HYDROGEN = Molecule.named("H2")
@@ -143,3 +145,19 @@ def test_curve_of_hydrogen_with_learned_orbitals(tmp_path):
     assert np.all(found.energies.numpy() < exact + 1.0)
     kept = curve(HYDROGEN, [1.4, 1.6], ansatz, seed=0, draws=200, checkpoint=tmp_path)
     assert torch.equal(kept.energies, found.energies)
+
+
+@pytest.mark.parametrize("determinants", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_curve_that_was_killed_goes_on_as_if_it_had_not_been(determinants, tmp_path):
+    """The third geometry starts from the second, which itself started from the first."""
+    training = Training(walkers=16, steps=6, minutes=None, burn_in=20, moves=2)
+    ansatz = PauliNet(determinants=determinants, width=4, layers=1, basis="sto-3g", training=training)
+    options = {"seed": 0, "draws": 40, "checkpoint": tmp_path}
+    with contextlib.suppress(RefusedLabelsError):
+        curve(HYDROGEN, [1.4, 1.8, 2.3], ansatz, **options)
+    whole = {path.name: path.read_bytes() for path in tmp_path.glob("*.point")}
+    newest = max(tmp_path.glob("*.point"), key=lambda path: path.stat().st_mtime_ns)
+    newest.unlink()
+    with contextlib.suppress(RefusedLabelsError):
+        curve(HYDROGEN, [1.4, 1.8, 2.3], ansatz, **options)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.point")} == whole
