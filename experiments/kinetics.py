@@ -63,7 +63,7 @@ def speed(context: typer.Context, seed: Seed = 0, json: Json = None) -> None:
 
 
 @app.command()
-def dmd(context: typer.Context, repeats: Repeats = 200, seed: Seed = 0, json: Json = None) -> None:
+def dmd(context: typer.Context, repeats: Repeats = 1000, seed: Seed = 0, json: Json = None) -> None:
     """Intervals of dynamic modes: two planted ones in noise, beside PyDMD's; and the temperature of the sea."""
     study = Study("kinetics", "dmd", context.params, packages=PACKAGES)
     study.expectations = {

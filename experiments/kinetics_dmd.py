@@ -36,7 +36,7 @@ def toy(field: str = "real") -> tuple[Tensor, Tensor]:
     return times, (first + second).real if field == "real" else first + second
 
 
-def dmd(study: Study, repeats: int = 200, sigmas: Sequence[float] = (0.1, 0.5), seed: int = 0) -> None:
+def dmd(study: Study, repeats: int = 1000, sigmas: Sequence[float] = (0.1, 0.5), seed: int = 0) -> None:
     """Fill in coverage, width and CPU seconds of 95 % intervals of the two frequencies, and the same of PyDMD.
 
     Widths are over 3.92 times the standard deviation of the estimates over the repeats. The headline is the real
