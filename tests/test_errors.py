@@ -31,5 +31,5 @@ def test_errors_are_caught_by_their_builtin_kind(error, builtin):
 
 
 def test_a_missing_library_names_the_extra():
-    assert "bayesmol[botorch]" in str(errors.DependencyError.extra("botorch", "botorch"))
+    assert "bayesmol[acquisition]" in str(errors.DependencyError.extra("botorch", "acquisition"))
     assert str(errors.DependencyError.extra("arviz")).endswith("pip install bayesmol")

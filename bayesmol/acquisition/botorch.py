@@ -24,7 +24,7 @@ try:
     from botorch.posteriors import GPyTorchPosterior
     from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
 except ImportError as error:
-    raise DependencyError.extra("botorch", "botorch") from error
+    raise DependencyError.extra("botorch", "acquisition") from error
 
 __all__ = [
     "CandidateModel",

@@ -180,5 +180,5 @@ def test_without_botorch_the_error_names_the_extra(monkeypatch):
 
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(DependencyError, match=r"bayesmol\[botorch\]"):
+    with pytest.raises(DependencyError, match=r"bayesmol\[acquisition\]"):
         importlib.import_module(name)
