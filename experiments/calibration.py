@@ -6,13 +6,14 @@ from typing import Annotated
 import calibration_conformal
 import calibration_coverage
 import calibration_cross
+import calibration_families
 import calibration_locality
 import calibration_peers
 import calibration_shift
 import calibration_statistics
 import calibration_study
 import typer
-from harness import Device, Dtype, Json, Seed, labelled, run
+from harness import Device, Dtype, Json, Plots, Seed, labelled, run, save_figures
 
 from bayesmol.report import Study
 
@@ -158,6 +159,23 @@ def peers(
     """The report and the conformal rules beside uncertainty-toolbox, netcal and crepes in one run."""
     found = Study("calibration", "peers", context.params, packages=("torch", "numpy", "uncertainty-toolbox", "netcal"))
     calibration_peers.measure(found, rows=rows, repeats=repeats, threads=threads, seed=seed)
+    found.finish(json)
+
+
+@app.command()
+def families(
+    context: typer.Context,
+    repeats: Annotated[int, typer.Option(help="Independent data sets of each family.", min=20)] = 100,
+    seed: Seed = 0,
+    figures: Plots = None,
+    json: Json = None,
+) -> None:
+    """Every family of the package in one table: nominal and observed coverage, with exact bands and the peers."""
+    found = Study("calibration", "families", context.params, packages=("torch", "jax", "deeptime", "pydmd"))
+    found.expectations = {"rows_outside": {"upper": 0}}
+    rows = calibration_families.families(found, repeats=repeats, seed=seed)
+    pictures = {"families": calibration_families.plot(rows)}
+    found.notes += save_figures(pictures, figures) if figures else []
     found.finish(json)
 
 

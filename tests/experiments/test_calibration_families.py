@@ -1,0 +1,28 @@
+"""The table of all families, by rows that cost little."""
+
+import pytest
+
+from bayesmol.report import Study
+
+
+@pytest.fixture
+def module(study):
+    return study("calibration_families")
+
+
+def test_rows_are_marked_and_drawn(module, monkeypatch):
+    true = module.Row("true", 0.95, lambda repeats, seed: module._binomial(0.95, repeats, 0.95))
+    narrow = module.Row("narrow", 0.95, lambda repeats, seed: module._binomial(0.6, repeats, 0.95, 0.5, "peer"))
+    monkeypatch.setattr(module, "ROWS", (true, narrow))
+    run = Study("calibration", "families")
+    found = module.families(run, repeats=100, seed=0)
+    assert run.figures["rows_outside"].value == 1
+    assert run.figures["coverage_95_narrow_peer"].value == 0.5
+    assert run.notes[0].startswith("true: inside its 99 % band 0.8")
+    assert len(module.plot(found).axes[0].lines) == 7
+
+
+def test_bond_lengths_are_covered(module):
+    one = module._diatomic(20, 0)
+    assert one.lower <= one.observed <= one.upper
+    assert module.ROWS[0].name == "certified_energies"
