@@ -14,6 +14,7 @@ import bayesmol as bm
 from bayesmol import persistence
 from bayesmol.errors import DataError, FormatError
 from bayesmol.persistence import KINDS, describe, load, packed, save, unpacked
+from bayesmol.potentials import DiatomicPotential
 from bayesmol.potentials.gradient_gp import GradientGP
 
 FRESH = """
@@ -298,3 +299,16 @@ def test_a_failed_save_keeps_the_old_file(toy, tmp_path, monkeypatch):
         save(replace(toy, header={"size": 1}), path)
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["model.bm"]
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_damaged_model_is_refused_in_words(count, tmp_path, damaged):
+    grid = torch.linspace(0.4, 1.6, 41, dtype=torch.float64)
+    curves = torch.randn(20, 41, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    save(DiatomicPotential.of(torch.tensor([1, 1]), grid, curves, {}), tmp_path / "valid.bm")
+    valid, path = (tmp_path / "valid.bm").read_bytes(), tmp_path / "damaged.bm"
+    for content in damaged(valid, count):
+        path.write_bytes(content)
+        if content != valid:
+            with pytest.raises(FormatError):
+                load(path)

@@ -21,7 +21,18 @@ from bayesmol.units import convert
 
 __all__ = ["arrays", "deepmd", "mlearn", "rmd17"]
 
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+# An archive may ask for a password, another compression (RuntimeError), or more memory than there is.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def arrays(path: Path) -> dict[str, NDArray[Any]]:

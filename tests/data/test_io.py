@@ -1,5 +1,7 @@
 import os
 import pickle
+import warnings
+import zipfile
 from pathlib import Path
 
 import ase
@@ -9,9 +11,10 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from bayesmol.data import Labelled, Structures, load, read, write
-from bayesmol.errors import DataError, ShapeError
+from bayesmol.errors import BayesmolError, DataError, ShapeError
 from bayesmol.posterior import Gaussian, Prediction
 
 DOUBLE = torch.float64
@@ -214,3 +217,50 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "a.xyz").read_bytes() == before and os.listdir(tmp_path) == ["a.xyz"]
     with pytest.raises(DataError, match="existing folder"):
         write(tmp_path / "absent" / "a.xyz", molecule("CH4"))
+
+
+def _written(folder, kind):
+    """A valid file of four molecules with labels."""
+    source, frames = np.random.default_rng(0), []
+    for energy in range(4):
+        frames.append(molecule("CH4"))
+        frames[-1].positions += 0.02 * source.standard_normal((5, 3))
+        forces = source.standard_normal((5, 3))
+        frames[-1].calc = SinglePointCalculator(frames[-1], energy=float(energy), forces=forces)
+    path = folder / f"valid.{kind}"
+    if kind == "npz":
+        places = np.array([frame.positions for frame in frames])
+        np.savez(path, coords=places, nuclear_charges=frames[0].numbers, energies=np.arange(4.0), forces=places)
+    else:
+        ase.io.write(path, frames)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["xyz", "npz", "traj", "db"])
+@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_a_damaged_file_is_read_or_refused_in_words(kind, count, tmp_path, damaged):
+    """What is still a valid file is read; all else is an error of ours, never one from inside a library."""
+    valid = _written(tmp_path, kind)
+    assert len(read(valid)) == 4
+    path = tmp_path / f"damaged.{kind}"
+    refused = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for content in damaged(valid.read_bytes(), count):
+            path.write_bytes(content)
+            try:
+                read(path)
+            except BayesmolError as error:
+                refused += 1
+                assert len(str(error)) > 20
+    assert refused > count / 10
+
+
+def test_an_archive_that_claims_to_be_larger_than_memory_is_refused(tmp_path):
+    path = tmp_path / "huge.npz"
+    header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("coords", "nuclear_charges"):
+            archive.writestr(f"{name}.npy", header + b" " * (127 - len(header)) + b"\n")
+    with pytest.raises(DataError, match="complete numpy file"):
+        read(path)
