@@ -1,12 +1,14 @@
 """Trajectories from files: what was written comes back, in pieces as at once, and bad files are refused."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 from bayesmol.data.trajectory_files import chunks, read_trajectories
 from bayesmol.data.trajectory_formats import Topology
-from bayesmol.errors import DataError, FormatError, ShapeError
+from bayesmol.errors import BayesmolError, DataError, FormatError, ShapeError
 from bayesmol.representation.torsions import heavy_distances
 
 pytestmark = pytest.mark.filterwarnings("ignore:Warning. The 'netCDF4' Python package:UserWarning")
@@ -258,3 +260,29 @@ def test_bad_paths(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(3))
     with pytest.raises(DataError, match="stride"):
         read_trajectories(tmp_path / "x.npy", stride=0)
+
+
+@pytest.mark.parametrize("kind", ["xtc", "dcd", "pdb"])
+@pytest.mark.parametrize("count", [60, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_a_damaged_trajectory_is_read_or_refused_in_words(kind, count, tmp_path, damaged):
+    mdtraj = pytest.importorskip("mdtraj")
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("ALA", topology.add_chain())
+    for name in ("N", "CA", "C", "O", "CB"):
+        topology.add_atom(name, mdtraj.element.carbon, residue)
+    places = np.random.default_rng(0).normal(size=(30, 5, 3)).astype(np.float32)
+    whole = mdtraj.Trajectory(places, topology, time=np.arange(30.0))
+    whole.save(str(tmp_path / f"valid.{kind}"))
+    whole[0].save(str(tmp_path / "topology.pdb"))
+    options = {"topology": tmp_path / "topology.pdb", "features": lambda x, _: x.flatten(1)[:, :3]}
+    assert len(read_trajectories(tmp_path / f"valid.{kind}", **options).parts[0]) == 30
+    refused, path = 0, tmp_path / f"damaged.{kind}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for content in damaged((tmp_path / f"valid.{kind}").read_bytes(), count):
+            path.write_bytes(content)
+            try:
+                read_trajectories(path, **options)
+            except BayesmolError:
+                refused += 1
+    assert refused > count / 10
