@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["read", "write"]
 
 _LARGEST_FORCE = 15.0  # eV/Å; kcal/mol/Å of a molecule at room temperature have a root mean square of 30
+_FARTHEST = 1e7  # Å, a millimetre
 _SHORTEST_BOND = 0.5  # Å; bonds in nm are 0.1 to 0.3
 _LABELS = {"energy": "energies", "force": "forces", "stress": "stresses"}
 _PICKLES = {".pkl", ".pickle", ".pckl", ".pt", ".pth", ".joblib"}
@@ -170,6 +171,10 @@ def _check_lengths(data: Labelled, file: Path) -> None:
     from scipy.spatial import cKDTree
 
     s = data.structures
+    if (largest := float(s.positions.abs().max())) > _FARTHEST:
+        raise DataError(
+            expected("positions", f"numbers below {_FARTHEST:g} Å", f"{largest:g} in {file}", "fetch it again")
+        )
     apart = 2 * s.positions.abs().max() + 10
     points = torch.cat([s.positions, (apart * s.structure_index).unsqueeze(1)], 1).numpy()
     nearest = torch.from_numpy(cKDTree(points).query(points, k=2)[0][:, 1])

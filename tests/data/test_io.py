@@ -256,6 +256,14 @@ def test_a_damaged_file_is_read_or_refused_in_words(kind, count, tmp_path, damag
     assert refused > count / 10
 
 
+def test_positions_beyond_all_measure_are_refused(tmp_path):
+    far = molecule("H2O")
+    far.positions[0, 0] = 1e300
+    ase.io.write(tmp_path / "far.traj", [far, molecule("H2O")])
+    with pytest.raises(DataError, match="positions"):
+        read(tmp_path / "far.traj")
+
+
 def test_an_archive_that_claims_to_be_larger_than_memory_is_refused(tmp_path):
     path = tmp_path / "huge.npz"
     header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }"
