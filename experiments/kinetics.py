@@ -101,7 +101,7 @@ def alanine_dipeptide(
     context: typer.Context,
     folder: Folder = Path("alanine"),
     lag: Annotated[int, typer.Option(help="In frames.", min=1)] = 10,
-    pieces: Annotated[int, typer.Option(help="That the trajectory is cut into.", min=2)] = 40,
+    pieces: Annotated[int, typer.Option(help="That the trajectory is cut into.", min=2)] = 8,
     states: Annotated[int, typer.Option(help="Clusters of the torsions.", min=2)] = 50,
     seed: Seed = 0,
     json: Json = None,

@@ -27,7 +27,7 @@ def alanine(
     folder: Path,
     *,
     lag: int = 10,
-    pieces: int = 40,
+    pieces: int = 8,
     states: int = 50,
     timescales: int = 1,
     draws: int = 500,
