@@ -53,7 +53,7 @@ def _specification(target: str, minutes: float) -> BoltzmannGenerator:
     return BoltzmannGenerator(
         architecture=Couplings(layers=2, width=64, bins=16),
         objective=ForwardKL(optimisation=budget),
-        exploration=Exploration(draws=2000),
+        exploration=Exploration(draws=6000, thin=3),
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bayesmol.data.structures import Structures
 from bayesmol.errors import ConvergenceError, DataError, FormatError, expected
+from bayesmol.inference.random import generator
 from bayesmol.posterior import Draws, Gaussian, Prediction
 from bayesmol.potentials.surface import Surface
 from bayesmol.potentials.tabulated_splines import spline_coefficients, spline_weights
@@ -141,11 +142,16 @@ class DiatomicPotential:
         return Draws(self.curves[None], unit="eV")
 
     def draws(self, count: int, *, seed: int | torch.Generator) -> list[DiatomicCurve]:
-        """Curves from the posterior, each a potential: the first of the draws, which are in no order."""
-        del seed
+        """Different curves from the posterior, each a potential.
+
+        Raises
+        ------
+        DataError
+            If there are fewer.
+        """
         if count > len(self.curves):
             raise DataError(expected("draws", f"at most {len(self.curves)}", count, "fit with more draws"))
-        return [self._splines[index] for index in range(count)]
+        return [self._splines[int(k)] for k in torch.randperm(len(self.curves), generator=generator(seed))[:count]]
 
     def surface(self, structures: Structures) -> Surface:
         """Mean energies and forces."""

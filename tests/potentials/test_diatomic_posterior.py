@@ -47,6 +47,8 @@ def test_predictions_are_those_of_the_draws(fitted):
     many = energy_surfaces(fitted, [structures], 2000, seed=0)
     torch.testing.assert_close(many.std(0), prediction.energy.stddev, rtol=0.1, atol=1e-12)
     assert prediction.forces.shape == (6, 3)
+    with pytest.raises(DataError, match="at most 2000"):
+        fitted.draws(2001, seed=0)
 
 
 def test_the_range_of_the_labels_is_the_domain(fitted):
