@@ -146,7 +146,8 @@ def independent_events(
     moment is three times the square of the second: 1/n is therefore the excess kurtosis of the influences over the m
     kernels in the data, by the usual estimator (Joanes & Gill, The Statistician 47, 183 (1998), :math:`G_2`), so that
     few degrees of freedom are not taken for few events; beyond m/3 the number is an upper guess. A quantity that no
-    draw moves rests on nothing.
+    draw moves rests on nothing. On simulated visits to a rare state it gave 1.7 to 2.3 for 2, 3.5 to 4.7 for 4, 9 to 12
+    for 8 and 17 to 30 for 16 with the population, and up to 4.4 for 2 with the passage time.
 
     Parameters
     ----------

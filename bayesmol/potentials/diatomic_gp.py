@@ -25,7 +25,7 @@ _LENGTHS, _SIZES = (0.4, 6.4), (0.8, 8000.0)  # Å and eV
 _SCATTERS = (0.0, 0.5, 1.0, 2.0, 4.0)  # beyond the error bars of the labels, in units of their median,
 _CHANCES = (0.4, 0.2, 0.2, 0.13, 0.07)  # and how likely before any label is seen
 _NODES, _KNOTS = 20, 121
-_LEAST = 1e-4  # eV, of a scatter of labels that state no error
+_LEAST = 1e-4  # eV, unit of the scatter of labels that are said to be exact
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class DiatomicGP:
     The repulsion of the nuclei is exact, and what is left of a curve is smooth. The labels' own standard errors
     :math:`\sigma_i` are their noise; a scatter :math:`\tau` beyond them, as of trainings that ended differently well,
     is found with :math:`s` and :math:`\ell`, all three weighed by their evidence on a grid. The draws of the posterior
-    come from all of these, so that error bars hold for few labels too.
+    come from all of these, so that error bars hold for few labels too: of curves with this repulsion. A Morse curve has
+    none at r = 0, and there 90 % intervals of the frequency held in 23 of 40 data sets of ten labels.
 
     Attributes
     ----------
@@ -63,11 +64,12 @@ class DiatomicGP:
         Raises
         ------
         DataError
-            If the structures are not of one pair of atoms without cell, have no energies, or fewer than five distances.
+            If the structures are not of one pair of atoms without cell, have no energies with standard errors, or fewer
+            than five distances.
         """
         species, distances = _diatomics(labelled)
         energies = labelled.energies.double()
-        errors = torch.zeros_like(energies) if labelled.energy_errors is None else labelled.energy_errors.double()
+        errors = labelled.energy_errors.double()
         repulsion = _COULOMB * float(species.prod())
         grid = torch.linspace(float(distances.min()), float(distances.max()), _KNOTS, dtype=torch.float64)
         target = energies - repulsion / distances
@@ -79,8 +81,9 @@ class DiatomicGP:
 def _diatomics(labelled: Labelled) -> tuple[Tensor, Tensor]:
     """Atomic numbers and distances."""
     structures = labelled.structures
-    if labelled.energies is None:
-        raise DataError(expected("labelled", "energies", "none", "add energies"))
+    if labelled.energies is None or labelled.energy_errors is None:
+        remedy = "add them; zeros say that the energies are exact"
+        raise DataError(expected("labelled", "energies with standard errors", "none", remedy))
     if not bool((structures.counts == 2).all()) or bool(structures.pbc.any()):
         raise DataError(expected("labelled", "molecules of two atoms without periodic directions", "others"))
     species = structures.species.view(-1, 2).sort(1).values
