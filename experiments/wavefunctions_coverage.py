@@ -111,7 +111,7 @@ def _stuck(name: str, repeats: int, walkers: int, draws: int, seed: int) -> Iter
             yield _frozen(energy, max(2, round(FROZEN * walkers)))
         return
     places = start(case.system, repeats * walkers, seed=seed)
-    yield from _plain(case, MALA(step=1e-6), places, (repeats, walkers, draws), seed)
+    yield from _plain(case, MALA(step=1e-6, hops=0.0), places, (repeats, walkers, draws), seed)
 
 
 def _frozen(energy: Energy, count: int) -> Energy:
@@ -137,7 +137,7 @@ def _two_regions(repeats: int, walkers: int, draws: int, seed: int) -> Iterator[
     homes = np.zeros((repeats * walkers, 2), int)
     homes[::2, 1] = 1  # every second walker has one electron at each nucleus
     places = molecule.positions[homes] + shift
-    yield from _plain(Case(molecule, log_psi), MALA(step=0.3), places, (repeats, walkers, draws), seed)
+    yield from _plain(Case(molecule, log_psi), MALA(step=0.3, hops=0.0), places, (repeats, walkers, draws), seed)
 
 
 def _plain(case: Case, sampler: Sampler, places: Any, sizes: tuple[int, int, int], seed: int) -> Iterator[Energy]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from bayesmol.errors import DataError, expected
 from bayesmol.wavefunctions.batches import batched
+from bayesmol.wavefunctions.hops import NUMBERS, hop
 from bayesmol.wavefunctions.local_energy import System, TrialFunction
 from bayesmol.wavefunctions.starting import start
 
@@ -33,7 +34,7 @@ class State(NamedTuple):
     step
         Time step (MALA) or variance (Metropolis) of a move, in bohr².
     acceptance
-        Share of accepted moves in the last call.
+        Share of accepted moves in the last call, without hops.
     age
         Moves since each walker was last accepted; a large one is a walker that is stuck.
     """
@@ -76,6 +77,8 @@ class MALA:
         Acceptance that the step is adapted to.
     limit
         a, from 0 to 1.
+    hops
+        Chance that a walker tries a hop of one electron instead (:func:`~bayesmol.wavefunctions.hops.hop`).
 
     References
     ----------
@@ -85,9 +88,10 @@ class MALA:
     step: float = 0.1
     target: float = 0.57
     limit: float = 0.5
+    hops: float = 0.1
 
     def __post_init__(self) -> None:
-        _check(self.step, self.target)
+        _check(self.step, self.target, self.hops)
 
     def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
         """State of walkers at ``r``."""
@@ -95,18 +99,19 @@ class MALA:
 
     def move(self, log_psi: TrialFunction, molecule: System) -> Move:
         """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
-        evaluate = _log_and_drift(log_psi)
 
-        def propose(parameters: Any, state: State, noise: Array) -> tuple[Array, Array, Array, Array]:
-            centre = state.r + self._limited(state.drift, state.step) * state.step
-            r = centre + jnp.sqrt(state.step) * noise
-            log, drift = evaluate(parameters, r)
-            back = state.r - r - self._limited(drift, state.step) * state.step
-            forth = r - centre
-            ratio = jnp.sum(forth**2 - back**2, (1, 2)) / (2 * state.step)
-            return r, log, drift, ratio
+        def propose(state: State, noise: Array) -> Array:
+            return self._centre(state.r, state.drift, state.step) + jnp.sqrt(state.step) * noise
 
-        return _moves(propose, self.target)
+        def log_ratio(state: State, r: Array, drift: Array) -> Array:
+            forth = r - self._centre(state.r, state.drift, state.step)
+            back = state.r - self._centre(r, drift, state.step)
+            return jnp.sum(forth**2 - back**2, (1, 2)) / (2 * state.step)
+
+        return _moves(_log_and_drift(log_psi), propose, log_ratio, self.target, molecule, self.hops)
+
+    def _centre(self, r: Array, drift: Array, step: Array) -> Array:
+        return r + self._limited(drift, step) * step
 
     def _limited(self, drift: Array, step: Array) -> Array:
         # 2 / (1 + √(1 + x)) is (−1 + √(1 + x)) / (x / 2) without the loss of digits at small x.
@@ -124,6 +129,8 @@ class Metropolis:
         First variance of a coordinate's move in bohr².
     target
         Acceptance that the step is adapted to.
+    hops
+        As in :class:`MALA`.
 
     References
     ----------
@@ -132,9 +139,10 @@ class Metropolis:
 
     step: float = 0.05
     target: float = 0.5
+    hops: float = 0.1
 
     def __post_init__(self) -> None:
-        _check(self.step, self.target)
+        _check(self.step, self.target, self.hops)
 
     def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
         """State of walkers at ``r``."""
@@ -142,13 +150,14 @@ class Metropolis:
 
     def move(self, log_psi: TrialFunction, molecule: System) -> Move:
         """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
-        evaluate = _log_alone(log_psi)
 
-        def propose(parameters: Any, state: State, noise: Array) -> tuple[Array, Array, Array, Array]:
-            r = state.r + jnp.sqrt(state.step) * noise
-            return r, *evaluate(parameters, r), jnp.zeros_like(state.log)
+        def propose(state: State, noise: Array) -> Array:
+            return state.r + jnp.sqrt(state.step) * noise
 
-        return _moves(propose, self.target)
+        def log_ratio(state: State, r: Array, drift: Array) -> Array:
+            return jnp.zeros_like(state.log)
+
+        return _moves(_log_alone(log_psi), propose, log_ratio, self.target, molecule, self.hops)
 
 
 def refreshed(log_psi: TrialFunction, parameters: Any, state: State) -> State:
@@ -158,11 +167,13 @@ def refreshed(log_psi: TrialFunction, parameters: Any, state: State) -> State:
     return state._replace(log=log, drift=drift)
 
 
-def _check(step: float, target: float) -> None:
+def _check(step: float, target: float, hops: float) -> None:
     if not step > 0:
         raise DataError(expected("step", "a positive number of bohr²", step))
     if not 0 < target < 1:
         raise DataError(expected("target", "an acceptance between 0 and 1", target))
+    if not 0 <= hops < 1:
+        raise DataError(expected("hops", "a share from 0 to below 1", hops))
 
 
 @lru_cache(maxsize=16)
@@ -184,14 +195,33 @@ def _initial(evaluate: Callable, parameters: Any, r: Array, step: float) -> Stat
     return State(r, log, drift, jnp.asarray(step, r.dtype), jnp.ones((), r.dtype), jnp.zeros(len(r), jnp.int32))
 
 
-def _moves(propose: Callable, target: float) -> Move:
-    """Repeat proposal and acceptance; the number of steps and the adaptation are no constants of the compilation."""
+def _moves(
+    evaluate: Callable, propose: Callable, log_ratio: Callable, target: float, molecule: System, hops: float
+) -> Move:
+    """Repeat proposal and acceptance; the number of steps and the adaptation are no constants of the compilation.
+
+    Each walker moves by ``propose``, or with the chance ``hops`` by a hop: a mixture of two reversible moves.
+    """
+    away = hop(molecule) if hops else None
+
+    def proposed(state: State, noise: Array, further: Array) -> tuple[Array, Array, Array]:
+        """New configurations, who hops, and the logarithmic ratio of the proposals of those."""
+        r = propose(state, noise)
+        if away is None:
+            nobody = jnp.zeros(len(r), bool)
+            return r, nobody, jnp.zeros_like(state.log)
+        hopping = jax.scipy.special.ndtr(further[:, 0]) < hops
+        elsewhere = away(state.r, further[:, 1:])
+        return jnp.where(hopping[:, None, None], elsewhere.r, r), hopping, elsewhere.log_ratio
 
     def once(parameters: Any, state: State, key: Array) -> tuple[State, Array]:
         # One call for all random numbers, half as long to compile: −(z₁² + z₂²)/2 is the logarithm of a uniform number.
-        normals = jax.random.normal(key, (len(state.r), state.r[0].size + 2), state.r.dtype)
+        size, more = state.r[0].size, 0 if away is None else 1 + NUMBERS
+        normals = jax.random.normal(key, (len(state.r), size + 2 + more), state.r.dtype)
         threshold = -jnp.sum(normals[:, :2] ** 2, 1) / 2
-        r, log, drift, ratio = propose(parameters, state, normals[:, 2:].reshape(state.r.shape))
+        r, hopping, ratio = proposed(state, normals[:, 2 : 2 + size].reshape(state.r.shape), normals[:, 2 + size :])
+        log, drift = evaluate(parameters, r)
+        ratio = jnp.where(hopping, ratio, log_ratio(state, r, drift))
         # A comparison with NaN is false: a proposal without a value is rejected.
         accept = (threshold < 2 * (log - state.log) + ratio) & jnp.all(jnp.isfinite(drift), (1, 2))
         old = (state.r, state.log, state.drift)
@@ -201,7 +231,8 @@ def _moves(propose: Callable, target: float) -> Move:
             for new, kept in zip((r, log, drift), old, strict=True)
         )
         age = jnp.where(accept, 0, state.age + 1)
-        return state._replace(r=r, log=log, drift=drift, age=age), jnp.mean(accept.astype(log.dtype))
+        share = jnp.sum(accept & ~hopping) / jnp.maximum(jnp.sum(~hopping), 1)
+        return state._replace(r=r, log=log, drift=drift, age=age), share.astype(log.dtype)
 
     def move(parameters: Any, state: State, key: Array, steps: int | Array, adapt: bool | Array = False) -> State:
         gain = jnp.where(adapt, _GAIN, 0.0).astype(state.log.dtype)

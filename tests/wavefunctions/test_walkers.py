@@ -7,13 +7,15 @@ import pytest
 from scipy import stats
 
 from bayesmol.errors import DataError
+from bayesmol.wavefunctions.curves import stretched
 from bayesmol.wavefunctions.exact import hydrogen
 from bayesmol.wavefunctions.log_psi import LogPsi
+from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.walkers import MALA, Metropolis, refreshed
 
 STATE = hydrogen()
-BOTH = pytest.mark.parametrize("sampler", [MALA(step=1.2), Metropolis(step=1.0)])
+ALL = pytest.mark.parametrize("sampler", [MALA(step=1.2), Metropolis(step=1.0), Metropolis(step=1.0, hops=0.8)])
 
 
 def exact_draws(walkers, seed=0):
@@ -24,7 +26,7 @@ def exact_draws(walkers, seed=0):
     return jnp.asarray(source.gamma(3, 0.5, size=(walkers, 1, 1)) * direction)
 
 
-@BOTH
+@ALL
 def test_exact_draws_keep_their_law_and_moves_are_reversible(sampler):
     """Kolmogorov–Smirnov on the radius; E[f(x₀) g(x₁)] = E[g(x₀) f(x₁)] for moves in detailed balance."""
     with double():
@@ -61,7 +63,7 @@ def test_age_counts_rejections_and_undefined_proposals_are_rejected():
         return LogPsi(jnp.ones(()), jnp.where(r[0, 0] < 0, jnp.nan, -jnp.sum(r**2)))
 
     with double():
-        sampler = Metropolis(step=0.5)
+        sampler = Metropolis(step=0.5, hops=0.0)
         move = jax.jit(sampler.move(log_psi, STATE.system))
         state = sampler.initial(log_psi, (), jnp.abs(exact_draws(300)))
         after = move((), state, jax.random.key(1), 30)
@@ -82,8 +84,25 @@ def test_new_parameters_refresh_what_depends_on_them():
     assert new.step is state.step and new.r is state.r and new.age is state.age
 
 
+def test_hops_take_electrons_to_the_other_atom():
+    """Two electrons in bonding orbitals, 30 bohr apart: all pairs start at one nucleus, half of them end at both."""
+    molecule = stretched(Molecule.named("H2"), 30.0)
+
+    def log_psi(parameters, r):
+        away = jnp.linalg.norm(r[:, None] - molecule.positions, axis=-1)
+        return LogPsi(jnp.ones(()), jnp.sum(jax.nn.logsumexp(-away, axis=-1)))
+
+    for hops, expected in ((0.0, 0.0), (0.2, 0.5)):
+        with double():
+            sampler = MALA(step=0.3, hops=hops)
+            state = sampler.initial(log_psi, (), molecule.positions[0] + jnp.tile(exact_draws(1500), (1, 2, 1)))
+            after = jax.jit(sampler.move(log_psi, molecule))((), state, jax.random.key(0), 120)
+        homes = np.linalg.norm(np.asarray(after.r)[:, :, None] - molecule.positions, axis=-1).argmin(-1)
+        assert (homes[:, 0] != homes[:, 1]).mean() == pytest.approx(expected, abs=4 * (0.25 / 1500) ** 0.5)
+
+
 def test_bad_settings_are_refused():
-    for bad in ({"step": 0.0}, {"target": 1.0}):
+    for bad in ({"step": 0.0}, {"target": 1.0}, {"hops": 1.0}):
         with pytest.raises(DataError):
             MALA(**bad)
         with pytest.raises(DataError):
