@@ -21,6 +21,7 @@ from bayesmol.report import Study
 
 PACKAGES = ("torch", "nflows", "numpy", "arviz", "scipy")
 Targets = Literal["double-well", "mueller-brown", "many-well", "dw4", "lj13", "alanine-dipeptide"]
+Steerable = Literal["plane", "alanine-dipeptide"]
 Minutes = Annotated[float | None, typer.Option(help="CPU minutes of training; default: those of the target.")]
 Draws = Annotated[int | None, typer.Option(help="Draws that are judged; default: those of the target.")]
 Data = Annotated[
@@ -144,13 +145,18 @@ def transferable(
 @app.command()
 def temperature(
     context: typer.Context,
-    minutes: Annotated[float, typer.Option(help="CPU minutes of each training.")] = 1.0,
+    target: Annotated[Steerable, typer.Option(help="Two landscapes in the plane, or a molecule to 1000 K.")] = "plane",
+    minutes: Annotated[float | None, typer.Option(help="CPU minutes of each training; default: 1 or 10.")] = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
-    """One flow for a range of temperatures beside flows that are trained for each."""
+    """One flow for a range of temperatures beside flows that are trained for each, with as many minutes."""
     study = Study("boltzmann", "temperature", context.params, packages=PACKAGES)
-    boltzmann_temperature.steering(study, minutes=minutes, seed=seed)
+    study.expectations = {"ess_ratio": {"lower": 0.5}}
+    if target == "plane":
+        boltzmann_temperature.steering(study, minutes=minutes or 1.0, seed=seed)
+    else:
+        boltzmann_temperature.alanine_steering(study, minutes=minutes or 10.0, seed=seed)
     study.finish(json)
 
 

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmol.errors import DataError, expected
 from bayesmol.flows.couplings import Couplings
 from bayesmol.flows.density import BoltzmannDensity
+from bayesmol.flows.fitted import FittedGenerator
 from bayesmol.flows.flow import Flow
+from bayesmol.flows.generator import BoltzmannGenerator
 from bayesmol.flows.model_densities import double_well, mueller_brown
-from bayesmol.flows.molecular_coordinates import molecular
 from bayesmol.flows.molecule import alanine_dipeptide
 from bayesmol.flows.optimisation import Optimisation
 from bayesmol.flows.proposal import Target
-from bayesmol.flows.steerable import Steered, TemperatureSteering
+from bayesmol.flows.steerable import Steered
+from bayesmol.flows.steered import SteerableGenerator
+from bayesmol.flows.steering import TemperatureSteering
+from bayesmol.flows.systems import Exploration
 from bayesmol.flows.tempering import heated
 from bayesmol.flows.transport import ConstrainedMassTransport
-from bayesmol.flows.viewed import Viewed
 from bayesmol.inference.importance import effective_size
 from bayesmol.inference.random import generator
 from bayesmol.posterior import Estimate
 from bayesmol.report import Study
+from bayesmol.representation.internal import dihedral
 
 __all__ = ["RATIOS", "alanine_steering", "heat_capacity", "slope", "steering"]
 
 RATIOS = (1.0, 1.5, 2.2, 3.3)
+HOTTEST = 10 / 3  # of 300 K
+AMIDES = ((1, 4, 6, 8), (8, 14, 16, 18))  # CH3-C-N-CA and CA-C-N-CH3 in Amber's order of atoms
 ARCHITECTURE = Couplings(layers=4, width=64)
 _CHUNK = 20_000
 _DENSITIES = {"double_well": double_well, "mueller_brown": mueller_brown}
@@ -49,34 +52,67 @@ def steering(
     """Densities in a plane, from their energy alone: each training, steered or dedicated, has the same CPU minutes."""
     flows = {}
     for name in targets:
-        flows[name] = _compared(study, name, _DENSITIES[name](), None, minutes, seed, draws, ratios)
+        flows[name] = _compared(study, name, _DENSITIES[name](), minutes, seed, draws, ratios)
     study.notes.append("dedicated flows: same layers, trained by constrained mass transport at their temperature")
     _least(study)
     return flows
 
 
 def alanine_steering(
-    study: Study, data: Path | None = None, *, minutes: float, seed: int, draws: int = 20_000, hottest: float = 1000.0
-) -> Flow:
-    """Alanine dipeptide from 300 K to 1000 K; ``data`` is an archive with ``positions_nm`` of frames at 300 K."""
-    density = alanine_dipeptide(300.0)
-    samples = None if data is None else _frames(data, density)
-    coordinates = molecular(density, samples, seed=seed)
-    target = Viewed(density, coordinates)
-    rows = None if samples is None else coordinates(samples)[0]
-    ratios = tuple((hottest / 300.0) ** (k / 3) for k in range(4))
-    flow = _compared(study, "alanine", target, rows, minutes, seed, draws, ratios)
-    if samples is not None:
-        study.notes.append(f"the steered flow, and not the dedicated ones, also saw {len(samples)} frames at 300 K")
-    _least(study)
-    return flow
+    study: Study, *, minutes: float, seed: int, draws: int = 20_000, dedicated: bool = True
+) -> FittedGenerator:
+    """Alanine dipeptide from 300 K to 1000 K, energies alone; each generator has the same CPU minutes in all.
+
+    All explore to 2000 K, since amide bonds turn around at 1000 K already (6 % are cis) and hardly ever do so there.
+    """
+    density, exploring = alanine_dipeptide(300.0), 0.2 * minutes
+    spec = SteerableGenerator(exploration=_exploration(HOTTEST * 2, 12, exploring), minutes=minutes - exploring)
+    with study.stage("steered", "one flow for all temperatures"):
+        generator = spec.fit(density, seed=seed)
+    study.add("energy_evaluations_alanine", generator.trainings[0].energy_evaluations)
+    for k in range(4):
+        ratio = HOTTEST ** (k / 3)
+        label, steered = f"alanine_{300 * ratio:.0f}", generator.at(300.0 * ratio)
+        fraction = _judged(study, f"ess_fraction_{label}", steered, draws, seed + 1)
+        if dedicated:
+            own = BoltzmannGenerator(
+                exploration=_exploration(HOTTEST * 2 / ratio, max(12 - 2 * k, 4), exploring, filling=0.4),
+                minutes=minutes - exploring,
+            )
+            with study.stage("dedicated", f"a flow for {300 * ratio:.0f} K"):
+                trained = own.fit(steered.density, seed=seed)
+            study.add(
+                f"ess_ratio_{label}", fraction / _judged(study, f"ess_dedicated_{label}", trained, draws, seed + 2)
+            )
+    if dedicated:
+        _least(study)
+    return generator
+
+
+def _exploration(hottest: float, rungs: int, minutes: float, filling: float = 0.0) -> Exploration:
+    """Tempering, and chains for a share of the time, that take so many CPU minutes at 18 000 energies a second."""
+    walkers, leapfrogs, chains, evaluations = 48, 10, 1024, 60 * minutes * 18_000
+    sweeps = max(int((1 - filling) * evaluations / (walkers * rungs * leapfrogs)), 40)
+    length = max(int(filling * evaluations / (chains * leapfrogs)) - 20, 10)
+    return Exploration(hottest, rungs, walkers, sweeps // 5, sweeps - sweeps // 5, 1, leapfrogs, chains, length)
+
+
+def _judged(study: Study, figure: str, generator: FittedGenerator, draws: int, seed: int) -> float:
+    """Share of the draws that count, and the share of turned amide bonds with its error."""
+    with study.stage("judging"):
+        x, log_weights = generator.weighted(draws, seed=seed)
+        fraction = effective_size(log_weights).fraction
+        study.add(figure, fraction)
+        angles = dihedral(x, torch.tensor(AMIDES))
+        turned = (angles.abs() < math.pi / 2).any(1)
+        study.add(f"cis_{figure.removeprefix('ess_')}", _mean(turned.double(), log_weights))
+    return fraction
 
 
 def _compared(
     study: Study,
     name: str,
     target: Any,
-    samples: Float[Tensor, "frames dimension"] | None,
     minutes: float,
     seed: int,
     draws: int,
@@ -87,7 +123,7 @@ def _compared(
     flow = ARCHITECTURE.build(circular, seed=seed, context=1)
     objective = TemperatureSteering(_budget(minutes), coldest=ratios[0], hottest=ratios[-1])
     with study.stage("steered", f"{name}: one flow for all temperatures"):
-        training = objective.fit(flow, target, samples, seed=seed)
+        training = objective.fit(flow, target, seed=seed)
     study.add(f"energy_evaluations_{name}", training.energy_evaluations)
     for ratio in ratios:
         label, there = f"{name}_{ratio:.3g}", heated(target, ratio)
@@ -191,12 +227,3 @@ def _least(study: Study) -> None:
 
 def _budget(minutes: float) -> Optimisation:
     return Optimisation(steps=None, minutes=minutes, batch=512, rate=5e-3)
-
-
-def _frames(data: Path, density: BoltzmannDensity) -> Float[Tensor, "frames dimension"]:
-    with np.load(data) as archive:
-        rows = torch.from_numpy(10.0 * archive["positions_nm"].astype(np.float64)).flatten(1)
-    if rows.shape[1] != density.dimension:
-        raise DataError(expected("positions_nm", f"(frames, {density.dimension // 3}, 3)", tuple(rows.shape)))
-    rows = rows.unflatten(1, (-1, 3))
-    return (rows - rows.mean(1, keepdim=True)).flatten(1)

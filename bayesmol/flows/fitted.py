@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmol.errors import DataError, ShapeError, expected
+from bayesmol.errors import ApplicabilityError, DataError, ShapeError, expected
 from bayesmol.flows.coordinates import Composed
 from bayesmol.flows.defensive import Defensive
 from bayesmol.flows.density import BoltzmannDensity
@@ -18,6 +18,7 @@ from bayesmol.flows.flow import Flow
 from bayesmol.flows.mixture import Ensemble
 from bayesmol.flows.proposal import Proposal
 from bayesmol.flows.saved import generator_parts, generator_state
+from bayesmol.flows.steerable import Steered
 from bayesmol.flows.symmetrised import Symmetrised
 from bayesmol.flows.training import Training
 from bayesmol.flows.trust import TrustReport, diagnose
@@ -47,6 +48,9 @@ class FittedGenerator:
         Share of draws from broader copies of the flows.
     reference
         Held-out samples of the density; ``None`` if there were no samples.
+    temperatures
+        Lowest and highest temperature for which the flows were trained, which are then conditional on it; ``None`` if
+        for that of the density alone.
     """
 
     density: BoltzmannDensity
@@ -57,15 +61,21 @@ class FittedGenerator:
     seeds: tuple[int, ...]
     broad: float = 0.05
     reference: Float[Tensor, "points dimension"] | None = None
+    temperatures: tuple[float, float] | None = None
 
     @cached_property
     def proposal(self) -> Proposal:
         """The density of the draws, of configurations."""
-        seen = [Seen(Defensive(flow, share=self.broad), self.coordinates) for flow in self.flows]
+        seen = [Seen(Defensive(self._steered(flow), share=self.broad), self.coordinates) for flow in self.flows]
         mixed = seen[0] if len(seen) == 1 else Ensemble(seen)
         if self.density.symmetry is None:
             return mixed
         return Symmetrised(mixed, self.density.symmetry, self.density.signs)
+
+    def _steered(self, flow: Flow) -> Flow:
+        if self.temperatures is None:
+            return flow
+        return Steered(flow, self.density.temperature, self.temperatures[0])
 
     @cached_property
     def trust(self) -> TrustReport:
@@ -135,13 +145,26 @@ class FittedGenerator:
         ------
         ShapeError
             If its configurations have another length.
+        ApplicabilityError
+            If flows for a range of temperatures were not trained for its own.
         """
         if density.dimension != self.density.dimension:
             raise ShapeError(expected("density", f"{self.density.dimension} coordinates", density.dimension))
+        if self.temperatures is not None:
+            low, high = self.temperatures
+            if not low * (1 - 1e-9) <= density.temperature <= high * (1 + 1e-9):
+                remedy = "train over a wider range"
+                raise ApplicabilityError(
+                    expected("temperature", f"from {low:g} to {high:g}", density.temperature, remedy)
+                )
         return replace(self, density=density, reference=None)
 
     def at(self, temperature: float) -> FittedGenerator:
-        """The same flows as the proposal for another temperature, to be judged anew; near ones only are green."""
+        """The same flows as the proposal for another temperature, to be judged anew.
+
+        Flows of a :class:`~bayesmol.flows.steered.SteerableGenerator` follow it within their range; others stay as
+        they are, and near temperatures only are green.
+        """
         return self.on(self.density.at(temperature))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

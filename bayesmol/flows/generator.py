@@ -30,7 +30,7 @@ from bayesmol.flows.unfolding import SymmetricFlow, UnfoldedKL
 from bayesmol.flows.viewed import Viewed
 from bayesmol.inference.random import generator, integer_seed
 
-__all__ = ["BoltzmannGenerator"]
+__all__ = ["BoltzmannGenerator", "inside", "suitable_architecture"]
 
 _MANY = 5  # dimensions, from which on a broad start is too far from the density
 _HELD_OUT = 0.1  # of the samples, the last ones; the report judges by them
@@ -116,7 +116,7 @@ class BoltzmannGenerator:
             flows.append(flow)
             trainings.append(replace(training, energy_evaluations=training.energy_evaluations + cost))
         reference = None if rows is None else rows[len(kept) :]
-        architecture = self._architecture(density, system)
+        architecture = self.architecture or suitable_architecture(density, system)
         return FittedGenerator(
             density, system, tuple(flows), tuple(trainings), architecture, seeds, self.broad, reference
         )
@@ -135,10 +135,11 @@ class BoltzmannGenerator:
     def _member(
         self, density: BoltzmannDensity, system: Composed, rows: Tensor | None, seed: int, path: Path | None
     ) -> tuple[Flow, Training]:
-        flow = self._architecture(density, system).build(system.circular.cpu(), seed=seed).to(system.circular.device)
+        architecture = self.architecture or suitable_architecture(density, system)
+        flow = architecture.build(system.circular.cpu(), seed=seed).to(system.circular.device)
         objective = self.objective or self._default(density, samples=rows is not None)
         if density.symmetry is None:
-            y = None if rows is None else _inside(system, rows).to(flow.dtype)
+            y = None if rows is None else inside(system, rows).to(flow.dtype)
             if y is not None:
                 fit_marginals(flow, y, seed=seed)
             training = objective.fit(flow, Viewed(density, system), y, seed=seed, checkpoint=path)
@@ -146,13 +147,6 @@ class BoltzmannGenerator:
             trained = SymmetricFlow(flow, system, density)
             training = objective.fit(trained, density, rows, seed=seed, checkpoint=path)
         return flow.double().eval().requires_grad_(False), training
-
-    def _architecture(self, density: BoltzmannDensity, system: Composed) -> Any:
-        if self.architecture is not None:
-            return self.architecture
-        if density.species is not None:
-            return MixedCouplings()
-        return Autoregressive() if len(system.circular) < _MANY else Couplings(layers=4, width=64, bins=16)
 
     def _default(self, density: BoltzmannDensity, *, samples: bool) -> Any:
         if not samples:
@@ -169,7 +163,14 @@ class BoltzmannGenerator:
         return Optimisation(steps=None, minutes=self.minutes, **options)
 
 
-def _inside(system: Composed, rows: Tensor) -> Tensor:
+def suitable_architecture(density: BoltzmannDensity, system: Composed) -> Any:
+    """Mixed couplings for molecules, autoregressive below five dimensions, spline couplings otherwise."""
+    if density.species is not None:
+        return MixedCouplings()
+    return Autoregressive() if len(system.circular) < _MANY else Couplings(layers=4, width=64, bins=16)
+
+
+def inside(system: Composed, rows: Tensor) -> Tensor:
     """Samples in the coordinates of the flow.
 
     Raises

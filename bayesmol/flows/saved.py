@@ -113,6 +113,7 @@ def generator_state(fitted: Any) -> State:
         "architecture": architecture_state(fitted.architecture),
         "seeds": list(fitted.seeds),
         "broad": fitted.broad,
+        "temperatures": fitted.temperatures,
         "trainings": [asdict(training) for training in fitted.trainings],
     }
     arrays = {f"density.{name}": value for name, value in of_density.items()}
@@ -126,7 +127,12 @@ def generator_parts(header: dict[str, Any], arrays: dict[str, Tensor]) -> dict[s
     """Arguments of a fitted generator from what :func:`generator_state` gave."""
     coordinates = coordinates_from_state(header["coordinates"], _below(arrays, "coordinates."))
     architecture, seeds = architecture_from_state(header["architecture"]), tuple(header["seeds"])
-    flows = [_flow(architecture, coordinates, seed, _below(arrays, f"flow{i}.")) for i, seed in enumerate(seeds)]
+    temperatures = None if header.get("temperatures") is None else tuple(header["temperatures"])
+    context = {} if temperatures is None else {"context": 1}
+    flows = [
+        _flow(architecture, coordinates, _below(arrays, f"flow{i}."), seed=seed, **context)
+        for i, seed in enumerate(seeds)
+    ]
     return {
         "density": density_from_state(header["density"], _below(arrays, "density.")),
         "coordinates": coordinates,
@@ -136,11 +142,12 @@ def generator_parts(header: dict[str, Any], arrays: dict[str, Tensor]) -> dict[s
         "seeds": seeds,
         "broad": float(header["broad"]),
         "reference": arrays.get("reference"),
+        "temperatures": temperatures,
     }
 
 
-def _flow(architecture: Any, coordinates: Composed, seed: int, arrays: dict[str, Tensor]) -> Flow:
-    flow = architecture.build(coordinates.circular.cpu(), seed=seed).double()
+def _flow(architecture: Any, coordinates: Composed, arrays: dict[str, Tensor], **options: int) -> Flow:
+    flow = architecture.build(coordinates.circular.cpu(), **options).double()
     try:
         flow.load_state_dict(arrays)
     except RuntimeError as error:

@@ -17,7 +17,7 @@ from bayesmol.flows.viewed import Viewed
 from bayesmol.flows.whitening import whitening
 from bayesmol.inference.metropolis import HamiltonianMonteCarlo
 from bayesmol.inference.random import generator
-from bayesmol.inference.tempering import ParallelTempering
+from bayesmol.inference.tempering import ParallelTempering, Tempered
 
 __all__ = ["Exploration", "Kind", "coordinates", "suitable"]
 
@@ -83,26 +83,48 @@ class Exploration:
         DataError
             If there are no samples and the density has no ``start``.
         """
-        if samples is None and density.start is None:
-            raise DataError(expected("density.start", "a configuration to start from", None, "or give samples"))
-        source = generator(seed, (density.start if samples is None else samples).device)
+        source = _source(density, samples, seed)
+        view, found = self._tempered(density, samples, kind, source)
+        if view is None:
+            return _by_draw(found.values[0]), found.evaluations
+        cold = view.inverse(_by_draw(found.values[0]))[0] if samples is None else samples.double()
+        warm = view.inverse(found.values[1 : self.rungs // 2 + 1].flatten(0, 2))[0]
+        filled, cost = self.filled(density, cold, warm, seed=source)
+        return filled, found.evaluations + cost
+
+    def ladder(
+        self, density: BoltzmannDensity, *, seed: int | torch.Generator, kind: Kind = "auto"
+    ) -> tuple[Float[Tensor, "rungs points dimension"], tuple[float, ...], int]:
+        """Configurations at all temperatures, these as multiples of that of the density, and what they cost.
+
+        Raises
+        ------
+        DataError
+            If the density has no ``start``.
+        """
+        source = _source(density, None, seed)
+        view, found = self._tempered(density, None, kind, source)
+        rows = torch.stack([_by_draw(values) for values in found.values])
+        if view is not None:
+            rows = torch.stack([view.inverse(own)[0] for own in rows])
+        return rows, tuple(found.ladder.tolist()), found.evaluations
+
+    def _tempered(
+        self, density: BoltzmannDensity, samples: Tensor | None, kind: Kind, source: torch.Generator
+    ) -> tuple[Composed | None, Tempered]:
+        """Parallel tempering, of a molecule in internal coordinates."""
         start = self._start(density, samples, source)
         view = molecular(density, samples, seed=source) if suitable(density, kind) == "internal" else None
-        target = density if view is None else Viewed(density, view)
-        found = ParallelTempering(
+        sampler = ParallelTempering(
             ParallelTempering.geometric(self.hottest, self.rungs),
             leapfrogs=self.leapfrogs,
             warmup=self.warmup,
             draws=self.draws,
             thin=self.thin,
-        ).fit(target, start if view is None else view(start)[0], seed=source)
-        rows = found.values[0].transpose(0, 1).flatten(0, 1)
+        )
         if view is None:
-            return rows, found.evaluations
-        cold = view.inverse(rows)[0] if samples is None else samples.double()
-        warm = view.inverse(found.values[1 : self.rungs // 2 + 1].flatten(0, 2))[0]
-        filled, cost = self.filled(density, cold, warm, seed=source)
-        return filled, found.evaluations + cost
+            return None, sampler.fit(density, start, seed=source)
+        return view, sampler.fit(Viewed(density, view), view(start)[0], seed=source)
 
     def _start(self, density: BoltzmannDensity, samples: Tensor | None, source: torch.Generator) -> Tensor:
         if samples is None:
@@ -178,6 +200,17 @@ def suitable(density: BoltzmannDensity, kind: Kind) -> Kind:
     if density.species is not None and len(density.species) > 2:
         return "internal"
     return {0: "cartesian", 2: "planar"}.get(density.space, "mean-free")
+
+
+def _source(density: BoltzmannDensity, samples: Tensor | None, seed: int | torch.Generator) -> torch.Generator:
+    if samples is None and density.start is None:
+        raise DataError(expected("density.start", "a configuration to start from", None, "or give samples"))
+    return generator(seed, (density.start if samples is None else samples).device)
+
+
+def _by_draw(values: Float[Tensor, "walkers draws dimension"]) -> Float[Tensor, "points dimension"]:
+    """Rows in the order of their simulation."""
+    return values.transpose(0, 1).flatten(0, 1)
 
 
 def _some(rows: Tensor, count: int, source: torch.Generator) -> Float[Tensor, "count dimension"]:

@@ -13,12 +13,12 @@ from jaxtyping import Array, Float
 
 from bayesmol.wavefunctions.local_energy import System
 
-__all__ = ["NUMBERS", "Hop", "hop"]
+__all__ = ["NUMBERS", "Hop", "hop", "sometimes"]
 
-NUMBERS = 11  # normal numbers for the hop of a walker
+NUMBERS = 12  # normal numbers for the hop of a walker: whether, which electron, which shell, radius, direction
 _VALENCE = 1.0  # exponent in 1/bohr of the shell that all atoms have, beside one of their charge
 
-Propose = Callable[[Float[Array, "walkers electrons 3"], Float[Array, "walkers 11"]], "Hop"]
+Propose = Callable[[Float[Array, "walkers electrons 3"], Float[Array, "walkers 12"]], "Hop"]
 
 
 class Hop(NamedTuple):
@@ -26,6 +26,25 @@ class Hop(NamedTuple):
 
     r: Float[Array, "walkers electrons 3"]
     log_ratio: Float[Array, " walkers"]
+
+
+def sometimes(molecule: System, share: float) -> tuple[Callable[..., tuple[Array, Array, Array]], int]:
+    """Hops of a share of the walkers in place of another move.
+
+    Returns
+    -------
+    Function ``(r, other, normals)`` of the configurations, those of the other move and normal numbers, with new
+    configurations, who hops, and the logarithm of g(old) / g(new) of these; and how many normal numbers it needs.
+    """
+    away = hop(molecule) if share else None
+
+    def proposed(r: Array, other: Array, normals: Array) -> tuple[Array, Array, Array]:
+        if away is None:
+            return other, jnp.zeros(len(r), bool), jnp.zeros(len(r), r.dtype)
+        hopping, elsewhere = jax.scipy.special.ndtr(normals[:, 0]) < share, away(r, normals)
+        return jnp.where(hopping[:, None, None], elsewhere.r, other), hopping, elsewhere.log_ratio
+
+    return proposed, 0 if away is None else NUMBERS
 
 
 def hop(molecule: System) -> Propose | None:
@@ -52,14 +71,14 @@ def hop(molecule: System) -> Propose | None:
         distances = jnp.linalg.norm(place[:, None] - centres, axis=-1)
         return jax.nn.logsumexp(constants - 2 * exponents * distances, axis=1)
 
-    def propose(r: Float[Array, "walkers electrons 3"], normals: Float[Array, "walkers 11"]) -> Hop:
+    def propose(r: Float[Array, "walkers electrons 3"], normals: Float[Array, "walkers 12"]) -> Hop:
         walkers, electrons = r.shape[:2]
-        which, shell = jax.scipy.special.ndtr(normals[:, :2]).T
+        which, shell = jax.scipy.special.ndtr(normals[:, 1:3]).T
         moved = jnp.minimum((which * electrons).astype(int), electrons - 1)
         chosen = jnp.minimum(jnp.searchsorted(steps, shell), len(chances) - 1)
         # The radius has a Gamma law of shape 3, the sum of half the squares of six normal numbers.
-        radius = jnp.sum(normals[:, 2:8] ** 2, 1) / (4 * exponents[chosen])
-        direction = normals[:, 8:] / jnp.linalg.norm(normals[:, 8:], axis=1, keepdims=True)
+        radius = jnp.sum(normals[:, 3:9] ** 2, 1) / (4 * exponents[chosen])
+        direction = normals[:, 9:] / jnp.linalg.norm(normals[:, 9:], axis=1, keepdims=True)
         new, rows = centres[chosen] + radius[:, None] * direction, jnp.arange(walkers)
         return Hop(r.at[rows, moved].set(new), log_density(r[rows, moved]) - log_density(new))
 

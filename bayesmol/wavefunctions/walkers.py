@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from bayesmol.errors import DataError, expected
 from bayesmol.wavefunctions.batches import batched
-from bayesmol.wavefunctions.hops import NUMBERS, hop
+from bayesmol.wavefunctions.hops import sometimes
 from bayesmol.wavefunctions.local_energy import System, TrialFunction
 from bayesmol.wavefunctions.starting import start
 
@@ -108,7 +108,7 @@ class MALA:
             back = state.r - self._centre(r, drift, state.step)
             return jnp.sum(forth**2 - back**2, (1, 2)) / (2 * state.step)
 
-        return _moves(_log_and_drift(log_psi), propose, log_ratio, self.target, molecule, self.hops)
+        return _moves(_once(_log_and_drift(log_psi), propose, log_ratio, molecule, self.hops), self.target)
 
     def _centre(self, r: Array, drift: Array, step: Array) -> Array:
         return r + self._limited(drift, step) * step
@@ -157,7 +157,7 @@ class Metropolis:
         def log_ratio(state: State, r: Array, drift: Array) -> Array:
             return jnp.zeros_like(state.log)
 
-        return _moves(_log_alone(log_psi), propose, log_ratio, self.target, molecule, self.hops)
+        return _moves(_once(_log_alone(log_psi), propose, log_ratio, molecule, self.hops), self.target)
 
 
 def refreshed(log_psi: TrialFunction, parameters: Any, state: State) -> State:
@@ -195,33 +195,20 @@ def _initial(evaluate: Callable, parameters: Any, r: Array, step: float) -> Stat
     return State(r, log, drift, jnp.asarray(step, r.dtype), jnp.ones((), r.dtype), jnp.zeros(len(r), jnp.int32))
 
 
-def _moves(
-    evaluate: Callable, propose: Callable, log_ratio: Callable, target: float, molecule: System, hops: float
-) -> Move:
-    """Repeat proposal and acceptance; the number of steps and the adaptation are no constants of the compilation.
-
-    Each walker moves by ``propose``, or with the chance ``hops`` by a hop: a mixture of two reversible moves.
-    """
-    away = hop(molecule) if hops else None
-
-    def proposed(state: State, noise: Array, further: Array) -> tuple[Array, Array, Array]:
-        """New configurations, who hops, and the logarithmic ratio of the proposals of those."""
-        r = propose(state, noise)
-        if away is None:
-            nobody = jnp.zeros(len(r), bool)
-            return r, nobody, jnp.zeros_like(state.log)
-        hopping = jax.scipy.special.ndtr(further[:, 0]) < hops
-        elsewhere = away(state.r, further[:, 1:])
-        return jnp.where(hopping[:, None, None], elsewhere.r, r), hopping, elsewhere.log_ratio
+def _once(
+    evaluate: Callable, propose: Callable, log_ratio: Callable, molecule: System, hops: float
+) -> Callable[[Any, State, Array], tuple[State, Array]]:
+    """One move of every walker, or by chance a hop: a mixture of reversible moves; and the share of accepted moves."""
+    proposed, more = sometimes(molecule, hops)
 
     def once(parameters: Any, state: State, key: Array) -> tuple[State, Array]:
         # One call for all random numbers, half as long to compile: −(z₁² + z₂²)/2 is the logarithm of a uniform number.
-        size, more = state.r[0].size, 0 if away is None else 1 + NUMBERS
+        size = state.r[0].size
         normals = jax.random.normal(key, (len(state.r), size + 2 + more), state.r.dtype)
-        threshold = -jnp.sum(normals[:, :2] ** 2, 1) / 2
-        r, hopping, ratio = proposed(state, normals[:, 2 : 2 + size].reshape(state.r.shape), normals[:, 2 + size :])
+        threshold, noise = -jnp.sum(normals[:, :2] ** 2, 1) / 2, normals[:, 2 : 2 + size].reshape(state.r.shape)
+        r, hopping, hop_ratio = proposed(state.r, propose(state, noise), normals[:, 2 + size :])
         log, drift = evaluate(parameters, r)
-        ratio = jnp.where(hopping, ratio, log_ratio(state, r, drift))
+        ratio = jnp.where(hopping, hop_ratio, log_ratio(state, r, drift))
         # A comparison with NaN is false: a proposal without a value is rejected.
         accept = (threshold < 2 * (log - state.log) + ratio) & jnp.all(jnp.isfinite(drift), (1, 2))
         old = (state.r, state.log, state.drift)
@@ -233,6 +220,12 @@ def _moves(
         age = jnp.where(accept, 0, state.age + 1)
         share = jnp.sum(accept & ~hopping) / jnp.maximum(jnp.sum(~hopping), 1)
         return state._replace(r=r, log=log, drift=drift, age=age), share.astype(log.dtype)
+
+    return once
+
+
+def _moves(once: Callable[[Any, State, Array], tuple[State, Array]], target: float) -> Move:
+    """Moves again and again; their number and the adaptation of the step are no constants of the compilation."""
 
     def move(parameters: Any, state: State, key: Array, steps: int | Array, adapt: bool | Array = False) -> State:
         gain = jnp.where(adapt, _GAIN, 0.0).astype(state.log.dtype)

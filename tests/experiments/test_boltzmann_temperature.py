@@ -1,8 +1,6 @@
 import pytest
 import torch
 
-from bayesmol.errors import DataError
-from bayesmol.flows.molecule import alanine_dipeptide
 from bayesmol.report import Study
 
 
@@ -36,7 +34,10 @@ def test_all_figures_of_a_short_run(temperature):
     assert filled.figures["ess_ratio"].value > 0
 
 
-def test_frames_must_fit(temperature, tmp_path, normal):
-    temperature.np.savez(tmp_path / "frames.npz", positions_nm=normal(2, 5, 3).numpy())
-    with pytest.raises(DataError, match="positions_nm"):
-        temperature._frames(tmp_path / "frames.npz", alanine_dipeptide())
+def test_a_molecule_is_judged_at_all_temperatures(temperature):
+    filled = Study("boltzmann", "steering")
+    generator = temperature.alanine_steering(filled, minutes=0.02, seed=0, draws=200, dedicated=False)
+    assert generator.temperatures == pytest.approx((300.0, 1000.0))
+    for kelvin in (300, 448, 669, 1000):
+        assert 0 < filled.figures[f"ess_fraction_alanine_{kelvin}"].value <= 1
+        assert 0 <= filled.figures[f"cis_fraction_alanine_{kelvin}"].value <= 1

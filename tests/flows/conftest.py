@@ -6,6 +6,7 @@ from nflows.transforms.base import Transform
 from torch import nn
 
 from bayesmol.flows.bases import GaussianUniform
+from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.flow import Flow
 from bayesmol.inference.random import generator
 
@@ -85,3 +86,16 @@ def reverse_divergence():
 @pytest.fixture
 def forward_divergence():
     return _forward
+
+
+@pytest.fixture
+def harmonic():
+    """Correlated Gaussian about (1, -0.5), of variances 1.25 and 1 at temperature 1."""
+    inverse = torch.linalg.inv(torch.tensor([[1.25, 0.5], [0.5, 1.0]], dtype=torch.float64))
+    centre = torch.tensor([1.0, -0.5], dtype=torch.float64)
+
+    def energy(x):
+        apart = x - centre.to(x)
+        return ((apart @ inverse.to(x)) * apart).sum(1) / 2
+
+    return BoltzmannDensity(energy, 2)
