@@ -8,6 +8,7 @@ import wavefunctions_coverage
 import wavefunctions_curve
 import wavefunctions_energy
 import wavefunctions_exact
+import wavefunctions_extrapolation
 import wavefunctions_peers
 from harness import Device, Json, Plots, Seed, run, save_figures
 
@@ -90,6 +91,22 @@ def coverage(
         "refused_fraction_stuck": {"lower": 0.99},
     }
     wavefunctions_coverage.coverage(study, repeats=repeats, walkers=walkers, draws=draws, only=only or (), seed=seed)
+    study.finish(json)
+
+
+@app.command()
+def extrapolation(
+    context: typer.Context,
+    seeds: Annotated[int, typer.Option(help="Trainings of each system and number of steps.", min=1)] = 3,
+    draws: Draws = 400,
+    only: Names = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Do intervals of the energy extrapolated to variance zero, from one short training each, hold the exact one?"""
+    study = Study("wavefunctions", "extrapolation", context.params, packages=PACKAGES)
+    study.expectations = {"extrapolated_coverage_95": {"lower": 0.9}, "bound_coverage_95": {"lower": 0.95}}
+    wavefunctions_extrapolation.extrapolation(study, seeds=seeds, draws=draws, only=only or (), seed=seed)
     study.finish(json)
 
 
