@@ -9,6 +9,7 @@ __all__ = [
     "FormatError",
     "ShapeError",
     "UnitError",
+    "WriteError",
     "expected",
 ]
 
@@ -49,6 +50,13 @@ class DependencyError(BayesmolError, ImportError):
         """Error for a missing ``library`` that bayesmol with ``extra`` installs; without one, bayesmol alone."""
         package = f"'bayesmol[{extra}]'" if extra else "bayesmol"
         return cls(expected(library, "the library to be installed", "none", f"pip install {package}"))
+
+
+class WriteError(BayesmolError, OSError):
+    """A file cannot be written; ``errno`` is that of the system, and what was there before is whole."""
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
 
 
 def expected(argument: str, expected: object, got: object, remedy: str = "") -> str:

@@ -19,7 +19,7 @@ BELOW = {"posterior", "data", "representation"}
 MAY_IMPORT = {
     "errors": set(),
     "typing": set(),
-    "files": set(),
+    "files": {"errors"},
     "units": {"errors"},
     "progress": {"errors"},
     "parallel": {"errors", "progress"},
