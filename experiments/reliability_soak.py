@@ -45,7 +45,7 @@ def calculated(seed: int = 0, labels: int = 30) -> Atoms:
     data = bm.data.load("rmd17/ethanol")
     model = bm.certify(GradientGP().fit(data[:labels], seed=seed), data[50:250])
     (atoms,) = data[0].structures.to_ase()
-    atoms.calc = bm.Calculator(model)
+    atoms.calc = bm.potentials.Calculator(model)
     return atoms
 
 
@@ -69,7 +69,7 @@ def memory(
 
 
 def new_objects(atoms: Atoms, steps: int, *, seed: int = 0) -> int:
-    """Python objects that are there after so many steps and were not before, by their count."""
+    """Containers that are there after so many steps and were not before, by their count; arrays show in the memory."""
     dynamics = _dynamics(atoms, seed)
     dynamics.run(steps)
     before = _objects()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,6 +170,34 @@ def test_where_a_file_cannot_be_written_the_old_one_is_whole(write, model, open_
 
 def _full(*_: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of a megabyte, where one may be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here; limits of the system stand for it in the other tests")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
+@pytest.mark.parametrize("left", [0, 4096])
+def test_on_a_disk_that_is_full_the_old_file_is_whole(write, left, model, tiny_disk):
+    path = tiny_disk / "file"
+    write(path, model)
+    size = path.stat().st_size
+    path.write_bytes(b"what was there before")
+    with (tiny_disk / "all the rest").open("wb") as file:
+        file.truncate(0)
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(tiny_disk).free - left)
+    if size > left:
+        refused(write, path, model, "No space left on device; free space")
+        assert path.read_bytes() == b"what was there before"
+    assert {entry.name for entry in tiny_disk.iterdir()} == {"file", "all the rest"}, "nothing half-written stays"
 
 
 @pytest.mark.parametrize("write", [model_file, page, plot, draws], ids=lambda write: write.__name__)

@@ -31,6 +31,7 @@ from bayesmol.flows.transport import ConstrainedMassTransport
 from bayesmol.inference.metropolis import MALA
 from bayesmol.persistence import packed
 
+from ..acquisition.conftest import TINY
 from ..acquisition.test_campaign import campaign as ethanol_campaign
 from ..acquisition.test_on_the_fly import SPEC, water
 from ..data.test_label_cache import Counted, batch
@@ -189,6 +190,22 @@ def as_before(monkeypatch):
     monkeypatch.setattr(sampling, "CHUNK", sampling.CHUNK)
     monkeypatch.setattr(fitted, "diagnose", fitted.diagnose)
     monkeypatch.setitem(training.train.__kwdefaults__, "every", 60.0)
+
+
+def second_model(folder: Path) -> None:
+    bm.save(TINY.fit(bm.data.load("rmd17/ethanol")[:8], seed=0), folder / "model.bm")
+
+
+@pytest.mark.parametrize("cut", [0, 9])
+def test_the_old_model_is_whole_where_the_writer_of_a_new_one_was_killed(cut, tmp_path):
+    old = TINY.fit(bm.data.load("rmd17/ethanol")[:6], seed=0)
+    bm.save(old, tmp_path / "model.bm")
+    killed_writing(second_model, tmp_path, write=1, cut=cut)
+    assert model_digest(bm.load(tmp_path / "model.bm")) == model_digest(old)
+    assert len(list(tmp_path.iterdir())) == 2, "the new one, half-written"
+    second_model(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.bm"]
+    assert model_digest(bm.load(tmp_path / "model.bm")) != model_digest(old)
 
 
 RUNS = [flow, matching, sample, potential, labels, campaign, on_the_fly, wavefunction]
