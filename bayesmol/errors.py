@@ -9,6 +9,7 @@ __all__ = [
     "FormatError",
     "ShapeError",
     "UnitError",
+    "WriteError",
     "expected",
 ]
 
@@ -45,10 +46,21 @@ class DependencyError(BayesmolError, ImportError):
     """An optional library is absent; the message names the extra that installs it."""
 
     @classmethod
-    def extra(cls, library: str, extra: str = "") -> "DependencyError":
-        """Error for a missing ``library`` that bayesmol with ``extra`` installs; without one, bayesmol alone."""
-        package = f"'bayesmol[{extra}]'" if extra else "bayesmol"
-        return cls(expected(library, "the library to be installed", "none", f"pip install {package}"))
+    def extra(cls, library: str, extra: str = "", got: str = "") -> "DependencyError":
+        """Error for a missing ``library`` that bayesmol with ``extra`` installs; without one, bayesmol alone.
+
+        If something of it is there, ``got`` says what.
+        """
+        install = f"pip install 'bayesmol[{extra}]'" if extra else "pip install bayesmol"
+        remedy = f"pip uninstall {library}, then {install}" if got else install
+        return cls(expected(library, "the library to be installed", got or "none", remedy))
+
+
+class WriteError(BayesmolError, OSError):
+    """A file cannot be written; ``errno`` is that of the system, and what was there before is whole."""
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
 
 
 def expected(argument: str, expected: object, got: object, remedy: str = "") -> str:

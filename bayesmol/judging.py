@@ -9,6 +9,7 @@ from bayesmol.calibration.plots import quantities
 from bayesmol.data import Labelled
 from bayesmol.data.predicted import Predicted, read_predictions
 from bayesmol.errors import DataError, expected
+from bayesmol.files import made, replacing
 from bayesmol.posterior import Prediction
 from bayesmol.report import Study
 
@@ -66,6 +67,7 @@ def _keep(study: Study, name: str, report: Report) -> None:
 
 
 def _save(study: Study, report: Report, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    report.plot().savefig(path, dpi=200)
+    made(path.parent)
+    with replacing(path) as temporary:
+        report.plot().savefig(temporary, dpi=200, format="png")
     study.notes.append(f"plot: {path}")

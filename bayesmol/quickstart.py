@@ -15,6 +15,7 @@ import bayesmol as bm
 from bayesmol.calibration import coverage_band, plots, separation, summary
 from bayesmol.data import Labelled
 from bayesmol.errors import DataError, expected
+from bayesmol.files import made
 from bayesmol.posterior import Prediction
 from bayesmol.report import Study, page, proportion, write_text
 
@@ -118,7 +119,7 @@ def quickstart(
     study.add("train_cpu_seconds", study.cpu_seconds["train"], "s")
     study.add("predict_cpu_milliseconds", 1000 * study.cpu_seconds["predict"] / len(unseen), "ms/structure")
     with study.stage("write", f"wrote {', '.join(FILES.values())} into {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
         bm.save(certified, folder / FILES["model"])
         bm.data.write(folder / FILES["chosen"], pool[selection.indices.to(pool.structures.pointer.device)])
         rows = _chosen_rows(certified, selection, sum(sizes[:3]))

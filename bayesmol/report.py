@@ -26,7 +26,7 @@ from bayesmol import __version__
 from bayesmol.calibration import summary
 from bayesmol.data import Labelled
 from bayesmol.errors import DataError, expected
-from bayesmol.files import replacing
+from bayesmol.files import made, replacing
 from bayesmol.posterior import Estimate, Prediction
 from bayesmol.units import convert
 
@@ -271,7 +271,7 @@ def versions(packages: Sequence[str] = ()) -> dict[str, str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file that appears complete or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made(path.parent)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

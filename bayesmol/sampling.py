@@ -1,6 +1,7 @@
 """The ``sample`` command: weighted configurations of a Boltzmann density in a file."""
 
-import os
+import glob
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from bayesmol.report import Study
 __all__ = ["sample"]
 
 CHUNK = 4096
+_LOOK = 16  # draws of an earlier run whose weights are computed again
 
 Source = Annotated[
     str,
@@ -68,9 +70,11 @@ def sample(
     with study.stage("diagnose"):
         report = generator.trust
     with study.stage("sample"):
-        x, log_weights = _drawn(generator, size, out.with_name(f"{out.name}.part"), seed)
-    _write(out, generator, x, log_weights, report)
+        part = out.with_name(f"{out.name}.part")
+        x, log_weights = _drawn(generator, size, part, seed)
     _tell(study, generator, x, log_weights)
+    _write(out, generator, x, log_weights, report)
+    part.unlink(missing_ok=True)
     study.notes += [*str(report).splitlines(), f"written: {out}"]
     return study
 
@@ -91,18 +95,30 @@ def _generator(
     density = _density(source, known, 300.0 if temperature is None else temperature, structure)
     if kept.exists():
         study.notes.append(f"generator of an earlier run: {kept}")
-        return _earlier_generator(kept, density)
+        generator = _earlier_generator(kept, density)
+        _remove_checkpoints(kept)
+        return generator
     rows = None if samples is None else _frames(samples)
     spec = bm.flows.BoltzmannGenerator(minutes=minutes)
-    checkpoint = kept.with_suffix(".training")
-    generator = spec.fit(density, rows, seed=study.settings["seed"], checkpoint=checkpoint)
+    seed = study.settings["seed"]
+    generator = spec.fit(density, rows, seed=seed, checkpoint=_checkpoint(kept, source, density.temperature, seed))
     if density.surfaces is None and getattr(density.energy, "__self__", None) is not None:
         bm.save(generator, kept)
-        for path in checkpoint.parent.glob(f"{checkpoint.name}.*"):
-            path.unlink()
+        _remove_checkpoints(kept)
     else:
         study.notes.append("the energy has no form in a file: a run that is killed trains on from its checkpoint")
     return generator
+
+
+def _checkpoint(kept: Path, source: str, temperature: float, seed: int) -> Path:
+    """A name of its own for each training beside OUT."""
+    digest = hashlib.sha256(repr((source, temperature, seed)).encode()).hexdigest()[:8]
+    return kept.with_suffix(f".{digest}.training")
+
+
+def _remove_checkpoints(kept: Path) -> None:
+    for path in kept.parent.glob(f"{glob.escape(kept.stem)}.*.training.*"):
+        path.unlink()
 
 
 def _earlier_generator(kept: Path, density: Any) -> Any:
@@ -150,7 +166,7 @@ def _frames(path: Path) -> Tensor:
 
 
 def _drawn(generator: Any, size: int, part: Path, seed: int) -> tuple[Tensor, Tensor]:
-    """Draws in chunks, each from a seed of its own; those of an earlier run are read, and then the file is removed."""
+    """Draws in chunks, each from a seed of its own; those of an earlier run are read."""
     chunks = [min(CHUNK, size - start) for start in range(0, size, CHUNK)]
     x, log_weights, first = _earlier(part, generator, seed, len(chunks))
     with progress("sampling", len(chunks)) as advance:
@@ -163,7 +179,6 @@ def _drawn(generator: Any, size: int, part: Path, seed: int) -> tuple[Tensor, Te
                 content = {"x": torch.cat(x).numpy(), "log_weights": torch.cat(log_weights).numpy()}
                 _savez(part, {**content, "seed": np.array(seed), "chunks": np.array(i + 1)})
             advance(1)
-    part.unlink(missing_ok=True)
     return torch.cat(x), torch.cat(log_weights)
 
 
@@ -174,7 +189,15 @@ def _earlier(part: Path, generator: Any, seed: int, chunks: int) -> tuple[list[T
     fits = int(found["seed"]) == seed and found["x"].shape[1:] == (generator.density.dimension,)
     if not fits or int(found["chunks"]) >= chunks:
         return [], [], 0
-    return [torch.from_numpy(found["x"])], [torch.from_numpy(found["log_weights"])], int(found["chunks"])
+    x, log_weights = torch.from_numpy(found["x"]), torch.from_numpy(found["log_weights"])
+    return ([x], [log_weights], int(found["chunks"])) if _drawn_by(generator, x, log_weights) else ([], [], 0)
+
+
+def _drawn_by(generator: Any, x: Tensor, log_weights: Tensor) -> bool:
+    """Whether draws are of this flow and this density: their weights come out again, as of no other temperature."""
+    again = -generator.density.reduced_energy(x[:_LOOK]) - generator.log_prob(x[:_LOOK])
+    known = torch.isfinite(log_weights[:_LOOK])
+    return torch.allclose(again[known], log_weights[:_LOOK][known], rtol=1e-6, atol=1e-3)
 
 
 def _write(out: Path, generator: Any, x: Tensor, log_weights: Tensor, report: Any) -> None:
@@ -193,10 +216,8 @@ def _write(out: Path, generator: Any, x: Tensor, log_weights: Tensor, report: An
 
 
 def _savez(path: Path, content: dict[str, np.ndarray]) -> None:
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _tell(study: Study, generator: Any, x: Tensor, log_weights: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from bayesmol.data import Labelled
 from bayesmol.data.named import checked_device, named
 from bayesmol.errors import BayesmolError, DataError, expected
+from bayesmol.files import made, replacing
 from bayesmol.posterior import Estimate
 
 Seed = Annotated[int, typer.Option(help="Same seed, same figures.")]
@@ -65,10 +66,10 @@ def expectations(train: str, test: str, model: str, size: int) -> dict[str, dict
 
 def save_figures(figures: dict[str, Any], folder: Path) -> list[str]:
     """Write Matplotlib figures as ``folder/NAME.png`` at 300 dots an inch; the lines say where."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {folder / f"{name}.png": figure for name, figure in figures.items()}
+    paths = {made(folder) / f"{name}.png": figure for name, figure in figures.items()}
     for path, figure in paths.items():
-        figure.savefig(path, dpi=300)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=300, format="png")
     return [f"plot: {path}" for path in paths]
 
 

@@ -110,6 +110,23 @@ def test_a_killed_run_goes_on_and_gives_the_same(saved, tmp_path, monkeypatch):
         assert np.array_equal(found["log_weights"], whole["log_weights"])
 
 
+def test_draws_of_another_temperature_are_not_taken_over(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "CHUNK", 100)
+    monkeypatch.setattr(sampling, "_tell", interrupt)
+    for temperature in (300.0, 320.0):
+        with pytest.raises(KeyboardInterrupt):
+            run(saved, tmp_path / "out.npz", size=1000, temperature=temperature)
+    with np.load(tmp_path / "out.npz.part") as part:
+        x, log_weights = torch.from_numpy(part["x"]), torch.from_numpy(part["log_weights"])
+    warm = bm.load(saved).at(320.0)
+    assert len(x) == 800
+    torch.testing.assert_close(log_weights, -warm.density.reduced_energy(x) - warm.log_prob(x), rtol=1e-6, atol=1e-4)
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def test_another_temperature(saved, tmp_path):
     run(saved, tmp_path / "out.npz", size=500, temperature=320.0)
     with np.load(tmp_path / "out.npz") as found:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from bayesmol.errors import DataError, FormatError, expected
+from bayesmol.files import extending, made, writing
 
 __all__ = ["Ledger"]
 
@@ -38,17 +39,19 @@ class Ledger:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.entries: list[dict[str, Any]] = []
+        self._size = 0
 
     def __enter__(self) -> Ledger:
         from filelock import FileLock, Timeout
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        made(self.path.parent)
         self._lock = FileLock(self.path.with_suffix(".lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            remedy = "wait for it, or use another folder"
-            raise DataError(expected("path", "a ledger that no other process holds", self.path, remedy)) from error
+        with writing(self.path):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout as error:
+                remedy = "wait for it, or use another folder"
+                raise DataError(expected("path", "a ledger that no other process holds", self.path, remedy)) from error
         try:
             self.entries = self._read()
         except BaseException:
@@ -64,11 +67,10 @@ class Ledger:
     def append(self, kind: str, **content: Any) -> dict[str, Any]:
         """Write one more entry; numbers are kept to the last bit."""
         entry = json.loads(json.dumps({"kind": kind, **content}, allow_nan=False))
-        line = json.dumps({**entry, "sha256": _digest(self._last, entry)}, ensure_ascii=False) + "\n"
-        with self.path.open("a", encoding="utf-8") as file:
+        line = (json.dumps({**entry, "sha256": _digest(self._last, entry)}, ensure_ascii=False) + "\n").encode()
+        with extending(self.path, self._size) as file:
             file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        self._size += len(line)
         self.entries.append(json.loads(line))
         return entry
 
@@ -84,7 +86,7 @@ class Ledger:
         if not self.path.exists():
             return []
         data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
+        whole = self._size = data.rfind(b"\n") + 1
         if whole < len(data):
             os.truncate(self.path, whole)
         entries, last = [], _START

@@ -8,6 +8,7 @@ from typing import Any
 
 from bayesmol.data import Labelled
 from bayesmol.errors import DataError, expected
+from bayesmol.files import made
 from bayesmol.persistence import KINDS, load, save
 
 __all__ = ["grown"]
@@ -57,6 +58,6 @@ def _kept(model: Any, path: Path) -> Any:
     """The model as it is read back, so that a run that was not interrupted goes on from the same bits."""
     if f"{type(model).__module__}:{type(model).__qualname__}" not in KINDS.values():
         return model
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made(path.parent)
     save(model, path)
     return load(path)

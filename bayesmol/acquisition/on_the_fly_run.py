@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,5 +269,3 @@ def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     """Arrays and a header in one file that appears complete or not at all."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)
-        file.flush()
-        os.fsync(file.fileno())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bayesmol.data import Structures
 from bayesmol.errors import FormatError, expected
+from bayesmol.files import extending, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,9 +42,10 @@ class TraceFile:
     def __init__(self, path: Path, width: int, rows: int = 0) -> None:
         self.path, self.width, self.flushed = path, width, rows
         self._new: list[np.ndarray] = []
-        path.touch()
-        if path.stat().st_size < rows * width * 8:
-            raise FormatError(expected("path", f"{rows} rows of {width} numbers", path.stat().st_size, "start anew"))
+        with writing(path):
+            path.touch()
+        if (size := path.stat().st_size) < rows * width * 8:
+            raise FormatError(expected("path", f"{rows} rows of {width} numbers", size, "start anew"))
         os.truncate(path, rows * width * 8)
 
     def __len__(self) -> int:
@@ -59,10 +61,8 @@ class TraceFile:
 
     def flush(self) -> None:
         """Write what is in memory to the disk."""
-        with self.path.open("ab") as file:
+        with extending(self.path, self.flushed * self.width * 8) as file:
             file.write(np.array(self._new, dtype=np.float64).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
         self.flushed, self._new = len(self), []
 
     def read(self) -> Float[np.ndarray, "rows width"]:

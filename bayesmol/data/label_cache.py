@@ -16,7 +16,7 @@ from bayesmol.data.labelled import Source
 from bayesmol.data.labelling import Labels, Reference, Result, assembled, label_hashes
 from bayesmol.data.structures import Structures
 from bayesmol.errors import FormatError, expected
-from bayesmol.files import replacing
+from bayesmol.files import made, replacing
 
 __all__ = ["Cached"]
 
@@ -111,7 +111,7 @@ class Cached:
 
     def _write(self, name: str, result: Result) -> None:
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made(path.parent)
         with replacing(path) as temporary:
             temporary.write_text(_text(result, name), encoding="utf-8")
 

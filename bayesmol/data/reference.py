@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
 
 from bayesmol.data.labelled import Source
 from bayesmol.data.labelling import Frame, Labels, Reference, Result, program_version
-from bayesmol.errors import ConvergenceError, DataError, DependencyError, expected
+from bayesmol.errors import ConvergenceError, DataError, expected
+from bayesmol.optional import optional
 from bayesmol.units import convert
 
 __all__ = ["Labels", "OpenMM", "PySCF", "Reference", "TBLite"]
@@ -67,8 +67,8 @@ class TBLite(Reference):
 
     def calculation(self) -> Callable[[Frame], Result]:
         """A function that labels one structure."""
-        program = _imported("tblite.interface")
-        threads = _imported("threadpoolctl").ThreadpoolController()
+        program = optional("tblite.interface", "reference")
+        threads = optional("threadpoolctl", "reference").ThreadpoolController()
 
         def calculate(frame: Frame) -> Result:
             cell = {"lattice": convert(frame.cell, "Å", "bohr"), "periodic": frame.pbc} if frame.pbc.any() else {}
@@ -136,10 +136,10 @@ class PySCF(Reference):
         DataError
             If there is no such functional.
         """
-        program = _imported("pyscf")
+        program = optional("pyscf", "reference")
         if self.method not in _WAVEFUNCTIONS:
             try:
-                _imported("pyscf.dft.libxc").parse_xc(self.method)
+                optional("pyscf.dft.libxc", "reference").parse_xc(self.method)
             except (KeyError, ValueError) as error:
                 wanted = f"one of {_WAVEFUNCTIONS} or a functional of libxc"
                 raise DataError(expected("method", wanted, repr(self.method))) from error
@@ -160,13 +160,17 @@ class PySCF(Reference):
         """Energy in Ha, and a function that gives its gradient in Ha/bohr."""
         closed = self.multiplicity == 1
         if self.method not in _WAVEFUNCTIONS:
-            dft = _imported("pyscf.dft")
+            dft = optional("pyscf.dft", "reference")
             field = _converged((dft.RKS if closed else dft.UKS)(molecule, xc=self.method))
         else:
-            scf = _imported("pyscf.scf")
+            scf = optional("pyscf.scf", "reference")
             field = _converged((scf.RHF if closed else scf.UHF)(molecule))
         if self.method in ("MP2", "CCSD", "CCSD(T)"):
-            solver = _imported("pyscf.mp").MP2 if self.method == "MP2" else _imported("pyscf.cc").CCSD
+            solver = (
+                optional("pyscf.mp", "reference").MP2
+                if self.method == "MP2"
+                else optional("pyscf.cc", "reference").CCSD
+            )
             field = _converged(solver(field))
         if self.method != "CCSD(T)":
             return field.e_tot, lambda: field.nuc_grad_method().kernel()
@@ -204,7 +208,7 @@ class OpenMM(Reference):
     together: ClassVar[int] = 256
 
     def __post_init__(self) -> None:
-        program = _imported("openmm")
+        program = optional("openmm", "reference")
         system = program.XmlSerializer.deserialize(self.system) if isinstance(self.system, str) else self.system
         object.__setattr__(self, "system", program.XmlSerializer.serialize(system))
         numbers = tuple(int(n) for n in self.numbers) or _numbers(system)
@@ -221,7 +225,7 @@ class OpenMM(Reference):
         options
             Of ``openmm.app.ForceField.createSystem``.
         """
-        system = _imported("openmm.app").ForceField(*files).createSystem(topology, **options)
+        system = optional("openmm.app", "reference").ForceField(*files).createSystem(topology, **options)
         return cls(system, tuple(atom.element.atomic_number for atom in topology.atoms()))
 
     @property
@@ -232,7 +236,7 @@ class OpenMM(Reference):
 
     def calculation(self) -> Callable[[Frame], Result]:
         """A function that labels one structure; all share a context."""
-        program = _imported("openmm")
+        program = optional("openmm", "reference")
         system = program.XmlSerializer.deserialize(self.system)
         platform = program.Platform.getPlatformByName(self.platform)
         context = program.Context(system, program.VerletIntegrator(0.001), platform)
@@ -248,14 +252,6 @@ class OpenMM(Reference):
             return Result(convert(state.getPotentialEnergy()._value, "kJ/mol", "eV"), forces)
 
         return calculate
-
-
-def _imported(module: str) -> Any:
-    """A module of a program; an error names the extra if it is not installed."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise DependencyError.extra(module.split(".")[0], "reference") from error
 
 
 def _check(specification: Any, right: bool, name: str, wanted: str) -> None:
@@ -278,11 +274,11 @@ def _converged(solver: Any) -> Any:
 def _triples_gradient(solver: Any) -> Any:
     """Gradient of CCSD(T) for closed shells, which a solver of CCSD does not offer itself."""
     integrals = solver.ao2mo(solver.mo_coeff)
-    equations = _imported("pyscf.cc.ccsd_t_lambda")
+    equations = optional("pyscf.cc.ccsd_t_lambda", "reference")
     converged, *multipliers = equations.kernel(solver, integrals, solver.t1, solver.t2, verbose=0)
     if not converged:
         raise ConvergenceError("the multipliers of CCSD(T) did not converge")
-    gradient = _imported("pyscf.grad.ccsd_t").Gradients(solver)
+    gradient = optional("pyscf.grad.ccsd_t", "reference").Gradients(solver)
     return gradient.kernel(solver.t1, solver.t2, *multipliers, eris=integrals)
 
 

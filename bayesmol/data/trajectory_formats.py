@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bayesmol.errors import DataError, DependencyError, FormatError, ShapeError, expected
+from bayesmol.errors import DataError, FormatError, ShapeError, expected
+from bayesmol.optional import optional
 
 __all__ = ["FORMATS", "Piece", "Topology", "pieces_of"]
 
@@ -74,10 +75,7 @@ def pieces_of(file: Path, topology: Any, stride: int, frames: int) -> Iterator[P
 
 
 def _by_mdtraj(file: Path, suffix: str, topology: Any, stride: int, frames: int) -> Iterator[Piece]:
-    try:
-        import mdtraj
-    except ImportError as error:
-        raise DependencyError.extra("mdtraj", "md") from error
+    mdtraj = optional("mdtraj", "md")
     if topology is None and suffix not in _WITH_TOPOLOGY:
         remedy = 'topology="system.pdb" (or gro, prmtop) of the same atoms'
         raise DataError(expected("topology", f"the atoms of {file}, which does not name them", "none", remedy))

@@ -14,7 +14,8 @@ from bayesmol.dynamics.koopman import FittedKoopman
 from bayesmol.dynamics.markov_state_model import FittedMarkovStateModel
 from bayesmol.dynamics.reversible import TransitionEstimate
 from bayesmol.dynamics.spectra import Spectrum
-from bayesmol.errors import DataError, DependencyError, expected
+from bayesmol.errors import DataError, expected
+from bayesmol.optional import optional
 
 __all__ = ["from_deeptime", "to_deeptime"]
 
@@ -151,11 +152,6 @@ def _functions(coefficients: np.ndarray, mean: np.ndarray | None) -> Tensor:
 
 
 def _deeptime() -> ModuleType:
-    try:
-        import deeptime
-        import deeptime.covariance
-        import deeptime.decomposition
-        import deeptime.markov.msm
-    except ImportError as error:
-        raise DependencyError.extra("deeptime", "deeptime") from error
-    return deeptime
+    for part in ("covariance", "decomposition", "markov.msm"):
+        optional(f"deeptime.{part}", "deeptime")
+    return optional("deeptime", "deeptime")

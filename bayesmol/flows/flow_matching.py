@@ -105,9 +105,9 @@ class FlowMatching:
         source = generator(seed, next(flow.parameters()).device)
         resumed = checkpoint is not None and Path(checkpoint).exists()
         rows, evaluations = (None, 0) if resumed else self._first(flow, target, samples, source)
-        training = train(_Matching(self, rows), flow, target, seed=source, checkpoint=checkpoint)
+        training = train(_Matching(self, rows), flow, target, seed=source, checkpoint=checkpoint, spent=evaluations)
         note = "the flow learned the density of its samples; only weights make averages those of the energy"
-        return replace(training, energy_evaluations=training.energy_evaluations + evaluations, notes=(note,))
+        return replace(training, notes=(note,))
 
     def _first(
         self, flow: ContinuousFlow, target: Target, samples: Tensor | None, source: torch.Generator

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesmol.errors import DataError, DependencyError, expected
+from bayesmol.errors import DataError, expected
 from bayesmol.flows.force_field import ForceField
 from bayesmol.flows.force_field_openmm_solvent import custom_solvent, kj, nm, own_solvent, plain
+from bayesmol.optional import optional
 
 __all__ = ["read_amber", "read_openmm"]
 
@@ -83,7 +83,7 @@ def read_amber(
     """
     if solvent is not None and solvent not in _SOLVENTS:
         raise DataError(expected("solvent", f"one of {sorted(_SOLVENTS)} or None", repr(solvent)))
-    app = _imported("openmm.app")
+    app = optional("openmm.app", "reference")
     file = app.AmberPrmtopFile(os.fspath(topology))
     model = None if solvent is None else getattr(app, _SOLVENTS[solvent])
     system = file.createSystem(implicitSolvent=model, constraints=None, rigidWater=False)
@@ -91,16 +91,9 @@ def read_amber(
     return read_openmm(system, positions=geometry, topology=file.topology)
 
 
-def _imported(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise DependencyError.extra("openmm", "reference") from error
-
-
 def _system(system: Any) -> Any:
     """An OpenMM system from itself, its XML or a file."""
-    program = _imported("openmm")
+    program = optional("openmm", "reference")
     if isinstance(system, (str, os.PathLike)):
         text = os.fspath(system)
         text = text if text.lstrip().startswith("<") else Path(text).read_text(encoding="utf-8")
@@ -136,7 +129,7 @@ def _positions(positions: Any) -> Tensor | None:
     if positions is None:
         return None
     if hasattr(positions, "value_in_unit"):
-        positions = positions.value_in_unit(_imported("openmm.unit").angstrom)
+        positions = positions.value_in_unit(optional("openmm.unit", "reference").angstrom)
     return torch.as_tensor([list(row) for row in positions], dtype=torch.float64)
 
 

@@ -45,10 +45,8 @@ class Training:
     loss, reverse_ess, forward_ess
         History: pairs of step and value, the first two as means since the last entry. Effective sample sizes are
         fractions; the reverse one, of draws of the flow, does not notice missing modes.
-    skipped
-        Steps without a finite loss.
-    cpu_seconds
-        CPU time of this process in the loop.
+    skipped, cpu_seconds
+        Steps without a finite loss; CPU time of this process in the loop.
     notes
         What a reader of the result should know.
     """
@@ -75,6 +73,7 @@ def train(
     held_out: Callable[[Counted, torch.Generator], Float[Tensor, "points dimension"]] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     every: float = 60.0,
+    spent: int = 0,
 ) -> Training:
     """Fit the parameters of ``flow`` in place.
 
@@ -90,6 +89,9 @@ def train(
         File in which the state is kept, every ``every`` seconds and at the end; where it exists, training goes on from
         it, bit by bit as if it had not been interrupted.
 
+    spent
+        Energy evaluations before, which count; a checkpoint has them.
+
     Raises
     ------
     ConvergenceError
@@ -102,7 +104,7 @@ def train(
     if path is not None and path.exists():
         loop.restore(*read_checkpoint(path))
         return loop.run(path, every)
-    loop.tensors |= data or {}
+    loop.target.evaluations, loop.tensors = spent, dict(data or {})
     if held_out is not None:
         rows = held_out(loop.target, loop.source)
         loop.tensors |= {"held_out": rows, "held_out_energy": loop.target.reduced_energy(rows)}

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesmol.errors import DataError, DependencyError, ShapeError, expected
+from bayesmol.errors import DataError, ShapeError, expected
+from bayesmol.optional import optional
 from bayesmol.posterior.draws import Draws
 from bayesmol.posterior.estimate import Estimate, effective_sample_size
 
@@ -284,8 +285,4 @@ def _data(groups: dict[str, dict[str, Tensor]]) -> Any:
 
 
 def _library() -> Any:
-    try:
-        import arviz
-    except ImportError as error:
-        raise DependencyError.extra("arviz") from error
-    return arviz
+    return optional("arviz")

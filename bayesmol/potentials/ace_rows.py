@@ -44,7 +44,7 @@ class Model:
 
     def scales(self) -> Float[Tensor, " columns"]:
         """Prior standard deviation of each column's weight."""
-        return torch.exp(self.log_prior)[self.representation.families.to(self.log_prior.device)]
+        return torch.exp(self.log_prior).index_select(0, self.representation.families.to(self.log_prior.device))
 
     def whitened(self, rows: Tensor, composition: Tensor | None = None) -> Tensor:
         """Columns times their prior scales, followed by the columns of the reference energies (zero if not given)."""
@@ -66,7 +66,7 @@ class Model:
     def noise(self, kind: Tensor, element: Tensor, atoms: Tensor, errors: Tensor) -> Tensor:
         """Variance of each row: the misfit of its kind plus the square of the label's own standard error."""
         extensive = torch.where(kind == FORCE, torch.ones_like(errors), atoms)
-        return torch.exp(2 * self.log_noise.to(errors))[kind + element] * extensive + errors.square()
+        return torch.exp(2 * self.log_noise.to(errors)).index_select(0, kind + element) * extensive + errors.square()
 
     def force_noise(self, structures: Structures) -> Float[Tensor, "atoms 1"]:
         """Variance of a force label about the linear model, atom by atom, in eV²/Å²."""

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from bayesmol.data.structures import Structures
-from bayesmol.errors import DataError, DependencyError, FormatError, expected
+from bayesmol.errors import DataError, FormatError, expected
+from bayesmol.optional import optional
 from bayesmol.potentials.foundation import Evaluated, LayeredFoundation
 from bayesmol.potentials.foundation_torch import weights_hash
 
@@ -91,12 +92,9 @@ class CHGNetFoundation(LayeredFoundation):
 
     @cached_property
     def _network(self) -> torch.nn.Module:
-        try:
-            from chgnet.model import CHGNet
-        except ImportError as error:
-            raise DependencyError.extra("chgnet", "foundation") from error
+        library = optional("chgnet.model", "foundation")
         with _quiet():
-            network = CHGNet.load(model_name=self.version, use_device="cpu", verbose=False)
+            network = library.CHGNet.load(model_name=self.version, use_device="cpu", verbose=False)
         object.__setattr__(self, "_published", weights_hash(network))
         network.graph_converter.set_isolated_atom_response("ignore")  # it is asked for below, with a remedy
         network = network.to(self.device, self.dtype).requires_grad_(False).eval()

@@ -87,7 +87,7 @@ class EquivariantNetwork(Network):
 
     def forward(self, environment: Environments) -> Float[Tensor, "atoms width"]:
         """Features of all atoms."""
-        features = self.embedding[environment.species].unsqueeze(-1)
+        features = self.embedding.index_select(0, environment.species).unsqueeze(-1)
         scalars = []
         for layer in self.layers:
             features = layer(features, environment)
@@ -125,7 +125,7 @@ class Layer(torch.nn.Module):
         pair = environment.first, environment.second
         density = self.gather(self.convolution(environment.harmonics, radial, self.send(features), *pair)) * 0.3
         repeats = 2 * torch.arange(self.kind.shape[2], device=density.device) + 1
-        density = density * self.kind[environment.species].repeat_interleave(repeats, 2)
+        density = density * self.kind.index_select(0, environment.species).repeat_interleave(repeats, 2)
         square = self.square(density, density)
         outer = (len(self.mix.weight)) ** 2
         cube = self.cube(square, density)

@@ -87,7 +87,7 @@ class Convolution(torch.nn.Module):
         """Sums over the neighbours of each atom."""
         table, spread = _columns(self.degrees, features.dtype, features.device)
         turned = (harmonics @ table).unflatten(1, (len(self.path), -1))
-        messages = ((features @ spread)[second] * radial) @ turned
+        messages = ((features @ spread).index_select(0, second) * radial) @ turned
         return messages.new_zeros(len(features), *messages.shape[1:]).index_add(0, first, messages)
 
 

@@ -50,7 +50,7 @@ class NeuralEnergy(torch.nn.Module):
         """Energies (eV), forces (eV/Å) and virials (eV) above the baseline, one column a head."""
         found = contracted(self.network, environment, self.head, forces=forces, virial=virial, graph=graph)
         scale, shift = self.scale.to(found.energy), self.shift if graph else self.shift.detach()
-        atomic = scale * (found.atomic + shift[environment.species])
+        atomic = scale * (found.atomic + shift.index_select(0, environment.species))
         energy = atomic.new_zeros(len(found.energy), atomic.shape[1]).index_add(0, environment.structure, atomic)
         rows = [None if part is None else scale * part for part in (found.forces, found.virial)]
         return Design(energy, *rows, atomic, environment.species)

@@ -63,13 +63,14 @@ def _monomials(density: Tensor, factors: Tensor) -> Tensor:
     """Products of the listed components, (monomials, n); those of degree 3 from each pair once."""
     if factors.shape[1] == 0:
         return torch.ones_like(density[:1])
+    # The gradient of index_select is the same on any number of threads, that of brackets is not.
     if factors.shape[1] == 1:
-        return density[factors[:, 0]]
+        return density.index_select(0, factors[:, 0])
     if factors.shape[1] == 2:
-        return density[factors[:, 0]] * density[factors[:, 1]]
+        return density.index_select(0, factors[:, 0]) * density.index_select(0, factors[:, 1])
     pairs, where = _unique(factors[:, :2], len(density))
-    found = density[pairs[:, 0]] * density[pairs[:, 1]]
-    return found[where] * density[factors[:, 2]]
+    found = density.index_select(0, pairs[:, 0]) * density.index_select(0, pairs[:, 1])
+    return found.index_select(0, where) * density.index_select(0, factors[:, 2])
 
 
 def products(density: Float[Tensor, "... lm"], couplings: Couplings) -> tuple[Tensor, Tensor]:
@@ -97,7 +98,8 @@ def _of_order(couplings: Couplings) -> Derivatives:
     order = torch.argsort(labels[: len(factors)], stable=True)
     row = torch.argsort(order)[row]
     dense = values.new_zeros(len(factors), size, len(couplings.invariants))
-    dense.index_put_((row, components, numbers), values, accumulate=True)
+    place = (row * size + components) * len(couplings.invariants) + numbers
+    dense.view(-1).index_add_(0, place, values)
     parts, ends = [], torch.bincount(labels[: len(factors)]).cumsum(0).tolist()
     for label, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
         own = (labels[len(factors) :] == label).nonzero()[:, 0]

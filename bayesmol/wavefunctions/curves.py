@@ -16,6 +16,7 @@ import torch
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.errors import ConvergenceError, DataError, ShapeError, expected
+from bayesmol.files import made
 from bayesmol.inference.random import integer_seed
 from bayesmol.progress import progress
 from bayesmol.units import convert
@@ -126,7 +127,7 @@ def curve(
     budgets = _budgets(ansatz, minutes, minutes_each)
     folder = None if checkpoint is None else Path(checkpoint)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
     seeds = np.random.SeedSequence(integer_seed(seed)).generate_state(2 * len(molecules)).reshape(-1, 2)
     run, points = _Run(ansatz, draws, budgets, folder), []
     with progress("curve", len(molecules)) as advance:

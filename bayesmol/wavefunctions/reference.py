@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayesmol.errors import ConvergenceError, DataError, DependencyError, expected
+from bayesmol.errors import ConvergenceError, DataError, expected
+from bayesmol.optional import optional
 from bayesmol.wavefunctions.active_space import Expansion, check_active_space, completed, valence_space
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.slater_fit import fitted
@@ -157,7 +157,7 @@ def _active(molecule: Molecule, field: Any, electrons: int, orbitals: int, basis
     up, down = (electrons + molecule.spin) // 2, (electrons - molecule.spin) // 2
     if (core := molecule.down - down) + orbitals > (most := field.mol.nao):
         raise DataError(expected("orbitals", f"at most {most - core} in {basis}", orbitals, "use a larger basis"))
-    solver = _imported("pyscf.mcscf").CASSCF(field, orbitals, (up, down))
+    solver = optional("pyscf.mcscf", "quantum").CASSCF(field, orbitals, (up, down))
     solver.natorb, solver.chkfile, solver.max_cycle_macro = True, None, _CYCLES
     solver.conv_tol = 1e-6  # in Ha; the determinants are a start
     half = molecule.spin / 2
@@ -166,7 +166,9 @@ def _active(molecule: Molecule, field: Any, electrons: int, orbitals: int, basis
     method = f"CASSCF({electrons},{orbitals})/{basis}"
     if not solver.converged:
         raise ConvergenceError(f"{method} of {molecule} did not converge; choose another active space")
-    large = _imported("pyscf.fci.addons").large_ci(solver.ci, orbitals, (up, down), tol=_THRESHOLD, return_strs=False)
+    large = optional("pyscf.fci.addons", "quantum").large_ci(
+        solver.ci, orbitals, (up, down), tol=_THRESHOLD, return_strs=False
+    )
     large.sort(key=lambda one: (-abs(one[0]), *one[1], *one[2]))
     inner, sign = np.arange(core), np.sign(large[0][0])
     rows = [[np.concatenate([inner, np.sort(one[spin]) + core]) for one in large] for spin in (1, 2)]
@@ -177,9 +179,12 @@ def _active(molecule: Molecule, field: Any, electrons: int, orbitals: int, basis
 
 def _field(molecule: Molecule, basis: str, unrestricted: bool) -> Any:
     """A converged and stable self-consistent field."""
-    scf, atoms = _imported("pyscf.scf"), list(zip(molecule.charges.tolist(), molecule.positions.tolist(), strict=True))
+    scf, atoms = (
+        optional("pyscf.scf", "quantum"),
+        list(zip(molecule.charges.tolist(), molecule.positions.tolist(), strict=True)),
+    )
     options = {"charge": molecule.charge, "spin": molecule.spin, "unit": "Bohr", "verbose": 0}
-    program = _imported("pyscf.gto")
+    program = optional("pyscf.gto", "quantum")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it recommends another package when it does not know a basis
@@ -211,7 +216,7 @@ def _reference(
     """The expansion over Slater orbitals, of which the empty ones are kept that Slater functions can represent."""
     if virtuals < 0:
         raise DataError(expected("virtuals", "zero or a positive number", virtuals))
-    grid = _imported("pyscf.dft.gen_grid").Grids(field.mol)
+    grid = optional("pyscf.dft.gen_grid", "quantum").Grids(field.mol)
     grid.level = 1
     grid.build()
     values = field.mol.eval_gto("GTOval", grid.coords) @ expansion.orbitals
@@ -235,10 +240,3 @@ def _used(expansion: Expansion) -> np.ndarray:
 
 def _name(field: Any) -> str:
     return type(field).__name__.replace("HF1e", "HF")
-
-
-def _imported(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise DependencyError.extra(module.split(".")[0], "quantum") from error

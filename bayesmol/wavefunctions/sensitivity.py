@@ -18,6 +18,7 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from bayesmol.errors import ConvergenceError, DataError, ShapeError, expected
+from bayesmol.files import made
 from bayesmol.inference.random import integer_seed
 from bayesmol.inference.swag import SwagMoments
 from bayesmol.posterior import Estimate, Interval
@@ -187,7 +188,7 @@ def seeds(
     if count < 2:
         raise DataError(expected("count", "at least two wavefunctions", count))
     if checkpoint is not None:
-        Path(checkpoint).mkdir(parents=True, exist_ok=True)
+        made(Path(checkpoint))
     found = []
     for first, second in np.random.SeedSequence(integer_seed(seed)).generate_state(2 * count).reshape(-1, 2):
         path = None if checkpoint is None else Path(checkpoint) / f"seed-{first}.training"

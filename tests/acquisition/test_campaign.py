@@ -1,9 +1,3 @@
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 import torch
 
@@ -117,24 +111,6 @@ def test_it_goes_on_after_any_line(finished, tmp_path):
         (folder / "ledger.jsonl").write_text("\n".join(lines[:kept]) + "\n" + lines[kept][:7], encoding="utf-8")
         campaign(folder).run()
         assert decisions(folder) == lines
-
-
-def test_killed_it_goes_on(finished, tmp_path):
-    code = (
-        f"import sys; sys.path.insert(0, {os.path.dirname(os.path.dirname(os.path.dirname(__file__)))!r})\n"
-        "from tests.acquisition.test_campaign import campaign\nfrom pathlib import Path\n"
-        f"campaign(Path({str(tmp_path)!r})).run()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code])
-    ledger = tmp_path / "ledger.jsonl"
-    for _ in range(600):
-        time.sleep(0.1)
-        if (ledger.exists() and ledger.read_bytes().count(b"\n") >= 12) or process.poll() is not None:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    campaign(tmp_path).run()
-    assert decisions(tmp_path) == decisions(finished[0])
 
 
 def test_a_person_is_asked(finished, tmp_path):

@@ -42,7 +42,8 @@ t.SPEC.run({target!r}, t.water(), 46, seed=1)
 """
 
 
-@pytest.mark.parametrize("kill", [pytest.param(2, marks=pytest.mark.slow), 9, pytest.param(31, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [2, 9, 31])
 def test_a_kill_changes_nothing(run, tmp_path, kill):
     learned, folder = run
     script = SCRIPT.format(folder=str(Path(__file__).parents[2]), kill=kill, target=str(tmp_path / "killed"))

@@ -6,7 +6,8 @@ import openmm
 import pytest
 import torch
 
-from bayesmol.data import Structures, load, reference
+from bayesmol import optional
+from bayesmol.data import Structures, load
 from bayesmol.data.reference import OpenMM, PySCF, TBLite
 from bayesmol.errors import DataError, DependencyError
 from bayesmol.units import convert
@@ -204,9 +205,9 @@ def test_settings_name_labels():
 
 def test_a_missing_program_names_the_extra(monkeypatch):
     def absent(name):
-        raise ImportError(name)
+        raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(reference, "import_module", absent)
+    monkeypatch.setattr(optional, "import_module", absent)
     for make in (lambda: TBLite().label(WATER), lambda: PySCF().label(WATER), lambda: OpenMM(chain())):
         with pytest.raises(DependencyError, match=r"bayesmol\[reference\]"):
             make()
