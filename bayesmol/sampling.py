@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -194,7 +194,7 @@ def _write(out: Path, generator: Any, x: Tensor, log_weights: Tensor, report: An
 
 def _savez(path: Path, content: dict[str, np.ndarray]) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **content)
+        np.savez(file, **cast(Any, content))
         file.flush()
         os.fsync(file.fileno())
 

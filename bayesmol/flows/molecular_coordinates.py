@@ -44,6 +44,11 @@ class Internal(Coordinates):
         senses of such a rotor never mix.
     """
 
+    rotating: Tensor
+    columns: Tensor
+    pick: Tensor
+    signs: Tensor
+
     def __init__(self, matrix: ZMatrix, *, handed: bool = True, rotors: bool = True) -> None:
         atoms = len(matrix.atoms)
         torsions = torch.arange(3 * atoms - 6) >= 2 * atoms - 3
@@ -103,6 +108,9 @@ class TorsionOnly(Coordinates):
     The density of the torsions is :math:`\propto e^{-u(x(\tau))}\,d\tau`: a rigid model, with neither the vibrations
     of the rest nor the metric of the constraint. It is not the marginal of the density in Cartesian coordinates.
     """
+
+    chosen: Tensor
+    reference: Tensor
 
     def __init__(self, internal: Internal, x: Float[Tensor, "1 coordinates"]) -> None:
         chosen = (internal.rotating & internal.circular).nonzero().squeeze(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -58,6 +59,8 @@ class Steered(Flow):
 class _Heated(Transform):
     """The transform of a flow at the logarithm of a ratio of temperatures, then the deviations divided by its root."""
 
+    circular: Tensor
+
     def __init__(self, flow: Flow, log_ratio: float) -> None:
         super().__init__()
         self.transform, self.log_ratio = flow.transform, log_ratio
@@ -68,12 +71,16 @@ class _Heated(Transform):
             remedy = "build the flow with context=1"
             raise DataError(expected("flow", "one number of context, the temperature", self.context, remedy))
 
-    def forward(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def forward(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Latent rows with unit variance, and the log-determinant."""
         z, volume = self.transform(inputs, self._context(inputs))
         return self._scaled(z, -self.log_ratio / 2), volume - self.lines * self.log_ratio / 2
 
-    def inverse(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def inverse(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Configurations of latent rows, and the log-determinant."""
         x, volume = self.transform.inverse(self._scaled(inputs, self.log_ratio / 2), self._context(inputs))
         return x, volume + self.lines * self.log_ratio / 2
@@ -159,13 +166,15 @@ class AdditiveCouplings:
 class _Additions(nn.Module):
     """Shifts of straight coordinates, and turns of circles."""
 
-    parameters = 1
+    numbers = 1
 
     def __init__(self, circular: Bool[Tensor, " coordinates"]) -> None:
         super().__init__()
         self.shifts = Shifts(circular)
 
-    def forward(self, x: Tensor, parameters: Tensor, *, inverse: bool = False, chosen: slice = slice(None)):
+    def forward(
+        self, x: Tensor, parameters: Tensor, *, inverse: bool = False, chosen: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
         """Value and log-derivative, which is zero."""
         both = torch.cat([torch.zeros_like(parameters), parameters])
         return self.shifts(x, both, inverse=inverse, chosen=chosen)
@@ -264,8 +273,8 @@ class TemperatureSteering:
         coldest = float(data["coldest"])
         places = torch.rand(self.strata, generator=source, device=source.device).cpu() + torch.arange(self.strata)
         ratios = coldest * (self.hottest / coldest) ** (places.double() / self.strata)
-        total = sum(self._at(float(ratio), flow, target, data, source) for ratio in ratios)
-        return total / self.strata, None
+        losses = [self._at(float(ratio), flow, target, data, source) for ratio in ratios]
+        return reduce(torch.add, losses) / self.strata, None
 
     def _at(
         self, ratio: float, flow: Flow, target: Counted, data: dict[str, Tensor], source: torch.Generator

@@ -177,7 +177,7 @@ def suitable(density: BoltzmannDensity, kind: Kind) -> Kind:
         return kind
     if density.species is not None and len(density.species) > 2:
         return "internal"
-    return {0: "cartesian", 2: "planar"}.get(density.space, "mean-free")
+    return "cartesian" if density.space == 0 else "planar" if density.space == 2 else "mean-free"
 
 
 def _some(rows: Tensor, count: int, source: torch.Generator) -> Float[Tensor, "count dimension"]:

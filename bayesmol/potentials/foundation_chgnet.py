@@ -86,11 +86,11 @@ class CHGNetFoundation(LayeredFoundation):
             "version": self.version,
             "package": installed("chgnet"),
             "dtype": str(self.dtype).removeprefix("torch."),
-            "sha256": self._published,
+            "sha256": vars(self)["_published"],
         }
 
     @cached_property
-    def _network(self) -> torch.nn.Module:
+    def _network(self) -> Any:
         try:
             from chgnet.model import CHGNet
         except ImportError as error:
