@@ -214,6 +214,13 @@ def test_type_checkers_see_the_lazy_names(package):
     assert found == {(name, f"bayesmol.{package}.{module}.{name}") for name, module in names}
 
 
+@pytest.mark.parametrize("package", ["dynamics", "flows", "potentials", "wavefunctions"])
+def test_no_lazy_name_is_that_of_a_file(package):
+    """Else a module would stand in its place as soon as it is loaded."""
+    names = getattr(bayesmol, package)._NAMES
+    assert not names.keys() & {path.stem for path in (ROOT / package).glob("*.py")}
+
+
 def test_type_checkers_see_the_first_names():
     wanted = {(name, f"bayesmol.{name}") for name in bayesmol._PACKAGES}
     wanted |= {(name, f"{module}.{name}") for name, module in bayesmol._NAMES.items()}

@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which load no
     from bayesmol.dynamics.sgoop import FittedSGOOP as FittedSGOOP
     from bayesmol.dynamics.state_selection import StateComparison as StateComparison
     from bayesmol.dynamics.state_selection import compare_states as compare_states
-    from bayesmol.dynamics.time_blocks import TimeBlocks as TimeBlocks
-    from bayesmol.dynamics.time_blocks import time_blocks as time_blocks
+    from bayesmol.dynamics.trajectory_blocks import TimeBlocks as TimeBlocks
+    from bayesmol.dynamics.trajectory_blocks import time_blocks as time_blocks
     from bayesmol.dynamics.transition_paths import pathways as pathways
     from bayesmol.dynamics.transition_paths import reactive_flux as reactive_flux
     from bayesmol.dynamics.vampnet import FittedVAMPNet as FittedVAMPNet
@@ -58,7 +58,7 @@ _NAMES = {
     "SGOOP": "sgoop",
     "StateComparison": "state_selection",
     "TICA": "linear",
-    "TimeBlocks": "time_blocks",
+    "TimeBlocks": "trajectory_blocks",
     "VAMP": "linear",
     "VAMPNet": "vampnet",
     "chapman_kolmogorov": "propagation",
@@ -68,7 +68,7 @@ _NAMES = {
     "implied_timescales": "lags",
     "pathways": "transition_paths",
     "reactive_flux": "transition_paths",
-    "time_blocks": "time_blocks",
+    "time_blocks": "trajectory_blocks",
     "to_deeptime": "deeptime",
 }
 

@@ -72,8 +72,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which load no
     from bayesmol.flows.stochastic import PathDivergence as PathDivergence
     from bayesmol.flows.stochastic import Stochastic as Stochastic
     from bayesmol.flows.stochastic import StochasticFlow as StochasticFlow
-    from bayesmol.flows.surface_error import SurfaceError as SurfaceError
-    from bayesmol.flows.surface_error import surface_error as surface_error
+    from bayesmol.flows.surface_errors import SurfaceError as SurfaceError
+    from bayesmol.flows.surface_errors import surface_error as surface_error
     from bayesmol.flows.symmetrised import Symmetrised as Symmetrised
     from bayesmol.flows.symmetrised import exchanges as exchanges
     from bayesmol.flows.systems import Exploration as Exploration
@@ -92,8 +92,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which load no
     from bayesmol.flows.weighted import BoltzmannDraws as BoltzmannDraws
     from bayesmol.flows.weighted_estimate import Untrusted as Untrusted
     from bayesmol.flows.weighted_estimate import WeightedEstimate as WeightedEstimate
-    from bayesmol.flows.whitening import Whitening as Whitening
-    from bayesmol.flows.whitening import whitening as whitening
+    from bayesmol.flows.whitened import Whitening as Whitening
+    from bayesmol.flows.whitened import whitening as whitening
 
 _NAMES = {
     "AdditiveCouplings": "steerable",
@@ -147,7 +147,7 @@ _NAMES = {
     "Steered": "steerable",
     "Stochastic": "stochastic",
     "StochasticFlow": "stochastic",
-    "SurfaceError": "surface_error",
+    "SurfaceError": "surface_errors",
     "Symmetrised": "symmetrised",
     "SymmetricFlow": "unfolding",
     "TemperatureAnnealing": "tempering",
@@ -160,7 +160,7 @@ _NAMES = {
     "Untrusted": "weighted_estimate",
     "Viewed": "viewed",
     "WeightedEstimate": "weighted_estimate",
-    "Whitening": "whitening",
+    "Whitening": "whitened",
     "alanine_dipeptide": "molecule",
     "diagnose": "trust",
     "disagreement": "mixture",
@@ -184,8 +184,8 @@ _NAMES = {
     "phi4": "lattice_densities",
     "read_amber": "force_field_openmm",
     "read_openmm": "force_field_openmm",
-    "surface_error": "surface_error",
-    "whitening": "whitening",
+    "surface_error": "surface_errors",
+    "whitening": "whitened",
 }
 
 __all__ = sorted(_NAMES)

@@ -13,7 +13,7 @@ from bayesmol.flows.coordinates import Composed, Coordinates, Rows, Volume
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.rotors import LOG_VOLUME, labelled, unlabelled
 from bayesmol.flows.viewed import Viewed
-from bayesmol.flows.whitening import whitening
+from bayesmol.flows.whitened import whitening
 from bayesmol.inference.random import generator
 from bayesmol.representation.internal import internal_coordinates, internal_volume, positions, wrapped
 from bayesmol.representation.zmatrix import ZMatrix, zmatrix

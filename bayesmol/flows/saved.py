@@ -17,7 +17,7 @@ from bayesmol.flows.force_field import ForceField
 from bayesmol.flows.mixed_couplings import MixedCouplings
 from bayesmol.flows.molecular_coordinates import Internal
 from bayesmol.flows.training import Training
-from bayesmol.flows.whitening import Whitening
+from bayesmol.flows.whitened import Whitening
 from bayesmol.representation.zmatrix import ZMatrix
 
 __all__ = [

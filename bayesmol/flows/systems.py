@@ -14,7 +14,7 @@ from bayesmol.flows.coordinates import Cartesian, Composed, MeanFree, Planar
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.molecular_coordinates import molecular
 from bayesmol.flows.viewed import Viewed
-from bayesmol.flows.whitening import whitening
+from bayesmol.flows.whitened import whitening
 from bayesmol.inference.metropolis import HamiltonianMonteCarlo
 from bayesmol.inference.random import generator
 from bayesmol.inference.tempering import ParallelTempering
