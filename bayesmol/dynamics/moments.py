@@ -64,7 +64,7 @@ class Moments:
         return Moments(early, cross, late, self.trajectory, self.lag, self.length)
 
     def mean(self, weights: Float[Tensor, "draws blocks"] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Early, cross and late moments of a pair, each (*draws, functions, functions), for each row of weights."""
+        """Early, cross and late moments of a pair, functions by functions, for each row of weights."""
         if weights is None:
             return self.early.sum(0) / self.pairs, self.cross.sum(0) / self.pairs, self.late.sum(0) / self.pairs
         pairs = (weights @ self.sizes)[:, None, None]
