@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayesmol.applicability import CalibratedDomain, Domain
 from bayesmol.calibration import Conformal, ConformalRule
+from bayesmol.calibration.rules import Source
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
@@ -92,8 +93,8 @@ class CertifiedModel:
             domain = Domain(level=self.domain.level, confidence=self.domain.confidence)
             return certify(model, calibration, level=self.level, domain=domain)
         learned = self.learned + len(labelled)
-        rules = {name: _stale(getattr(self, name), learned) for name in ("energy_rule", "force_rule")}
-        return replace(self, model=model, learned=learned, **rules)
+        energy, force = _stale(self.energy_rule, learned), _stale(self.force_rule, learned)
+        return replace(self, model=model, learned=learned, energy_rule=energy, force_rule=force)
 
     def calculator(self, **options: Any) -> Any:
         """ASE calculator of this model; options as for :class:`~bayesmol.potentials.Calculator`."""
@@ -121,7 +122,7 @@ class CertifiedModel:
         """Header (JSON) and arrays that :meth:`from_state` reads back."""
         from bayesmol.persistence import packed
 
-        parts = {"energy_rule": self.energy_rule, "force_rule": self.force_rule, "domain": self.domain}
+        parts: dict[str, Any] = {"energy_rule": self.energy_rule, "force_rule": self.force_rule, "domain": self.domain}
         header: dict[str, Any] = {"level": self.level, "guarantees": self.guarantees, "learned": self.learned}
         header["model"], arrays = packed(self.model)
         arrays = {f"model.{name}": value for name, value in arrays.items()}
@@ -197,8 +198,11 @@ def _stale(rule: ConformalRule | None, learned: int) -> ConformalRule | None:
     return replace(rule, remark=rule.remark.partition(_CHANGED)[0] + _remark(learned))
 
 
-def _rules(prediction: Prediction, truth: Labelled, source: str) -> tuple[ConformalRule | None, ConformalRule | None]:
-    energy = force = None
+def _rules(
+    prediction: Prediction, truth: Labelled, source: Source
+) -> tuple[ConformalRule | None, ConformalRule | None]:
+    energy: Any = None
+    force: Any = None
     if truth.energies is not None:
         energy = Conformal(source=source).fit(prediction.energy, truth)
     if truth.forces is not None and bool(truth.has_forces.any()):

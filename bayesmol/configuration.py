@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def _data(name: Any, path: Path) -> Any:
     return named(str(beside) if (path.parent / place).exists() or beside.exists() else name)
 
 
-def _kind(name: str, table: dict[str, Any], kinds: dict[str, Callable[..., Any]]) -> Any:
+def _kind(name: str, table: dict[str, Any], kinds: Mapping[str, Any]) -> Any:
     """Specification that a table describes by its kind and settings."""
     settings = dict(table)
     kind = settings.pop("kind", None)

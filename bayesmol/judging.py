@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bayesmol.calibration import Report, evaluate
 from bayesmol.calibration.plots import quantities
@@ -44,7 +45,12 @@ def judge(study: Study, path: Path, *, unit: str = "", figures: Path | None = No
 
 def reported(part: Predicted, *, seed: int) -> Report:
     """Report on one quantity, along its standard deviation, its mean and all further columns."""
-    options = {"groups": part.groups, "errors": part.errors, "conditions": part.conditions, "seed": seed}
+    options: dict[str, Any] = {
+        "groups": part.groups,
+        "errors": part.errors,
+        "conditions": part.conditions,
+        "seed": seed,
+    }
     return evaluate(part.posterior, part.truth, condition_on=("stddev", "mean"), **options)
 
 

@@ -1,7 +1,7 @@
 """The ``kinetics`` command: timescales, metastable states and passage times from trajectories, with intervals."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import torch
 import typer
@@ -129,7 +129,7 @@ def _add(study: Study, name: str, found: "Posterior", model: "FittedMarkovStateM
     interval = found.interval(LEVEL)
     study.add(name, float(found.mean), found.unit, error=float(found.stddev))
     ends = f"{float(interval.lower):.4g} to {float(interval.upper):.4g} {found.unit}".rstrip()
-    events = float(model.support(found))
+    events = float(model.support(cast(Any, found)))
     doubt = "" if events >= FEWEST_EVENTS else f"; it rests on about {events:.1f} independent events: do not trust it"
     study.notes.append(f"{name}: {ends} ({100 * LEVEL:.0f} %){doubt}")
 

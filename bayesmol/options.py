@@ -99,11 +99,11 @@ def _registered(app: typer.Typer, function: Callable[..., Study], epilog: str) -
     own = list(inspect.signature(function).parameters.values())[1:]
     parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
     for name, (kind, default, option) in COMMON.items():
-        hint = Annotated[kind, option]
+        hint: Any = Annotated[kind, option]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint))
-    run.__signature__ = inspect.Signature(parameters)
+    vars(run)["__signature__"] = inspect.Signature(parameters)
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    paragraphs = inspect.getdoc(function).split("\n\n")
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     text = "\n\n".join(part if "\b" in part else " ".join(part.split()) for part in paragraphs)
     app.command(function.__name__, help=text, epilog=epilog)(run)
     return run

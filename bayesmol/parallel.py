@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from bayesmol.progress import progress
@@ -53,7 +53,7 @@ def parallel(
     return results
 
 
-def _computed(function: Callable[[Item], Result], tasks: list[tuple[int, Item]]):
+def _computed(function: Callable[[Item], Result], tasks: list[tuple[int, Item]]) -> Iterable[Result]:
     """Results as they come, in order."""
     if len(tasks) < 2:  # a single item, as at a step of a simulation, is not worth a pool
         return (_named(function, position, item) for position, item in tasks)

@@ -92,8 +92,7 @@ class Figure:
         value, unit, error = self._converted(self.value), self._printed_unit(), self.standard_error
         if error is None or not math.isfinite(error) or error == 0 or not math.isfinite(value):
             return f"{value:.4g} {unit}".rstrip()
-        parts = (torch.tensor(x, dtype=torch.float64) for x in (value, self._converted(error), 1.0))
-        return str(Estimate(*parts, unit))
+        return str(_estimate(value, self._converted(error), 1.0, unit))
 
     def _printed_unit(self) -> str:
         return _FINER[self.unit] if self.unit in _FINER and abs(self.value) < 0.1 else self.unit
@@ -142,7 +141,7 @@ class Study:
     def add(self, name: str, value: float | int | Estimate, unit: str = "", *, error: float | None = None) -> None:
         """Keep a figure; an :class:`~bayesmol.posterior.Estimate` brings its unit and its standard error."""
         if isinstance(value, Estimate):
-            value, unit, error = float(value.value), value.unit, float(value.standard_error)
+            unit, error, value = value.unit, float(value.standard_error), float(value.value)
         self.figures[name] = Figure(float(value), unit, error, **self.expectations.get(name, {}))
 
     def judge(self, prediction: Prediction, labelled: Labelled, *, seed: int, prefix: str = "") -> None:
@@ -239,7 +238,12 @@ def proportion(hits: int, trials: int) -> Estimate:
     if not 0 <= hits <= trials or trials < 1:
         raise DataError(expected("hits", "0 to trials, of at least one", f"{hits} of {trials}"))
     error = float(stats.beta(hits + 0.5, trials - hits + 0.5).std())
-    return Estimate(*(torch.tensor(x, dtype=torch.float64) for x in (hits / trials, error, float(trials))), "")
+    return _estimate(hits / trials, error, float(trials))
+
+
+def _estimate(value: float, error: float, size: float, unit: str = "") -> Estimate:
+    mean, deviation, worth = torch.tensor([value, error, size], dtype=torch.float64)
+    return Estimate(mean, deviation, worth, unit)
 
 
 def cpu_seconds() -> float:

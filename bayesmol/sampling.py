@@ -3,7 +3,7 @@
 import glob
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -217,7 +217,7 @@ def _write(out: Path, generator: Any, x: Tensor, log_weights: Tensor, report: An
 
 def _savez(path: Path, content: dict[str, np.ndarray]) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **content)
+        np.savez(file, **cast(Any, content))
 
 
 def _tell(study: Study, generator: Any, x: Tensor, log_weights: Tensor) -> None:

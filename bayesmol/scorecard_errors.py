@@ -164,8 +164,8 @@ def _calibration(
     found["miscalibration_area"] = Score.of(area, least=0.0)
     if posterior.epistemic is not None:
         parts = [part.variance.to(truth).reshape(len(owner), -1).sum(1) for part in (posterior.epistemic, posterior)]
-        sums = [torch.zeros_like(sizes).index_add(0, owner, part) for part in parts]
-        found["epistemic_share"] = over_structures(*sums, share=True)
+        own, whole = (torch.zeros_like(sizes).index_add(0, owner, part) for part in parts)
+        found["epistemic_share"] = over_structures(own, whole, share=True)
     return found
 
 
@@ -210,4 +210,5 @@ def _opened(text: str) -> str:
 
 
 def _kcal(score: Score) -> str:
-    return str(Score(*(convert(x, "eV", "kcal/mol") for x in (score.value, score.lower, score.upper))))
+    value, lower, upper = (convert(x, "eV", "kcal/mol") for x in (score.value, score.lower, score.upper))
+    return str(Score(value, lower, upper))

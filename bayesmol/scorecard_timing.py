@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,7 +116,8 @@ def growth(
     atoms
         Smallest and largest number of atoms.
     """
-    device, timings, stopped, extensivity = structure.positions.device, [], "", math.nan
+    timings: list[Timing] = []
+    device, stopped, extensivity = structure.positions.device, "", math.nan
     single, start, before = float(mean(structure)[0]), _clock(device), _memory(device)
     with progress("time of larger systems", len(_ladder(atoms))) as advance:
         for size in _ladder(atoms):
@@ -129,7 +131,7 @@ def growth(
             copies = len(system.positions) // len(structure.positions)
             if not timings:
                 extensivity = abs(float(mean(system)[0]) / copies - single)
-            timings.append(timed(lambda s=system: mean(s), len(system.positions), device, 3, left / 4))
+            timings.append(timed(partial(mean, system), len(system.positions), device, 3, left / 4))
             advance()
     return Growth(tuple(timings), *_exponents(timings), extensivity, stopped)
 
@@ -162,7 +164,7 @@ def _balanced(cell: Float[Tensor, "3 3"], copies: int) -> tuple[int, int, int]:
     while math.prod(shape) < copies:
         shortest = min(range(3), key=lambda axis: shape[axis] * lengths[axis])
         shape[shortest] += 1
-    return tuple(shape)
+    return shape[0], shape[1], shape[2]
 
 
 def _ladder(atoms: tuple[int, int], steps: int = 7) -> list[int]:

@@ -5,7 +5,7 @@ Internal units are eV, Å, fs, dalton and K. The numbers come from :mod:`ase.uni
 
 import unicodedata
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bayesmol.errors import UnitError, expected
 
@@ -68,7 +68,8 @@ def convert(value: Number, from_unit: str, to_unit: str, power: int = 1) -> Numb
     (dimension, size, exponent), (other, target, other_exponent) = _parse(from_unit), _parse(to_unit)
     if (dimension, exponent) != (other, other_exponent):
         raise UnitError(expected("to_unit", f"a unit of {dimension} like {from_unit!r}", f"{to_unit!r} ({other})"))
-    return value * (size / target) ** (exponent * power)
+    factor: Any = (size / target) ** (exponent * power)
+    return value * factor
 
 
 def squared(unit: str) -> str:

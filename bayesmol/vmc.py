@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -131,7 +131,7 @@ def molecule_of(source: str, charge: int, spin: int | None) -> Any:
     if Path(source).exists():
         import ase.io
 
-        return Molecule.from_ase(ase.io.read(source), charge=charge, spin=spin)
+        return Molecule.from_ase(cast(Any, ase.io.read(source)), charge=charge, spin=spin)
     molecule = Molecule.named(source)
     if charge and spin is None:
         return Molecule.from_ase(molecule.to_ase(), charge=charge)
@@ -143,8 +143,8 @@ def specification(name: str, determinants: int | None) -> Any:
     from bayesmol.wavefunctions.fermi_net import FermiNet
     from bayesmol.wavefunctions.pauli_net import PauliNet, SlaterJastrow
 
-    kind = {"paulinet": PauliNet, "slater-jastrow": SlaterJastrow, "ferminet": FermiNet}[name]
-    return kind() if determinants is None else kind(determinants=determinants)
+    kinds: dict[str, Any] = {"paulinet": PauliNet, "slater-jastrow": SlaterJastrow, "ferminet": FermiNet}
+    return kinds[name]() if determinants is None else kinds[name](determinants=determinants)
 
 
 def _checkpoint(source: str, out: Path | None, molecule: Any, spec: Any, seed: int) -> Path:

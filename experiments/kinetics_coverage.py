@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from bayesmol.dynamics.koopman import FittedKoopman
 from bayesmol.dynamics.linear import TICA
 from bayesmol.dynamics.markov_state_model import FittedMarkovStateModel, MarkovStateModel
 from bayesmol.errors import ConvergenceError
-from bayesmol.progress import progress
+from bayesmol.parallel import parallel
 from bayesmol.report import Study, proportion
 from bayesmol.representation.basis import Monomials
 
@@ -61,39 +62,40 @@ def coverage(
     """Fill in coverage and relative widths of intervals of up to three timescales, for each landscape and lag."""
     names = [name for name in CASES if name in (only or CASES)]
     found: dict[str, Any] = {}
-    with progress("coverage", len(names) * repeats) as advance:
-        for name in names:
-            with study.stage(name):
-                _landscape(found, name, repeats, frames, lags, draws, seed, advance)
+    for name in names:
+        with study.stage(name):
+            landscape, case = _simulated(name)[0], CASES[name]
+            runs = landscape.simulate(frames, trajectories=repeats, step=case.step, steps=case.steps, seed=seed)
+            work = partial(_repeat, name, tuple(lags), draws)
+            items = [(seed + k, run) for k, run in enumerate(runs)]
+            for trials in parallel(work, items, description=f"coverage, {name}"):
+                for (kind, lag), trial in trials.items():
+                    found.setdefault(f"{name}_{kind}_lag{lag}", []).append(trial)
     _summarise(study, found)
 
 
-def _landscape(
-    found: dict[str, Any],
-    name: str,
-    repeats: int,
-    frames: int,
-    lags: Sequence[int],
-    draws: int,
-    seed: int,
-    advance: Callable[[], Any],
-) -> None:
-    case = CASES[name]
-    landscape, chain = simulated(case)
-    runs = landscape.simulate(frames, trajectories=repeats, step=case.step, steps=case.steps, seed=seed)
-    truths: dict[tuple[str, int], Tensor] = {}
-    for k, run in enumerate(runs):
-        for kind, lag in itertools.product(ESTIMATORS, lags):
-            try:
-                fitted, values = _fit(kind, case, run, lag, draws, seed + k)
-            except ConvergenceError:
-                trial = None
-            else:
-                if (kind, lag) not in truths:  # it depends on the span of the functions, not on the data
-                    truths[kind, lag] = _truth(fitted, case, chain, lag)
-                trial = _trial(fitted, values, truths[kind, lag], lag)
-            found.setdefault(f"{name}_{kind}_lag{lag}", []).append(trial)
-        advance()
+_TRUTHS: dict[tuple[str, str, int], Tensor] = {}  # of this process: they depend on the functions, not on the data
+
+
+def _repeat(name: str, lags: tuple[int, ...], draws: int, item: tuple[int, Tensor]) -> dict[tuple[str, int], Any]:
+    """Both estimators at all lags on one run; ``None`` where an estimator refuses."""
+    seed, run = item
+    found: dict[tuple[str, int], Any] = {}
+    for kind, lag in itertools.product(ESTIMATORS, lags):
+        try:
+            fitted, values = _fit(kind, CASES[name], run, lag, draws, seed)
+        except ConvergenceError:
+            found[kind, lag] = None
+        else:
+            if (name, kind, lag) not in _TRUTHS:
+                _TRUTHS[name, kind, lag] = _truth(fitted, CASES[name], _simulated(name)[1], lag)
+            found[kind, lag] = _trial(fitted, values, _TRUTHS[name, kind, lag], lag)
+    return found
+
+
+@cache
+def _simulated(name: str) -> tuple[Landscape, ExactChain]:
+    return simulated(CASES[name])
 
 
 def _fit(kind: str, case: Case, run: Tensor, lag: int, draws: int, seed: int) -> tuple[Fitted, Tensor]:

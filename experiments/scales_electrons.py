@@ -17,7 +17,7 @@ from wavefunctions_curve import MASS
 
 from bayesmol.data import Labelled, Structures
 from bayesmol.flows import BoltzmannDensity, BoltzmannGenerator
-from bayesmol.flows.surface_error import SurfaceError, surface_error
+from bayesmol.flows.surface_errors import SurfaceError, surface_error
 from bayesmol.posterior import Draws
 from bayesmol.potentials import DiatomicGP, DiatomicPotential
 from bayesmol.progress import progress

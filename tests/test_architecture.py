@@ -170,7 +170,14 @@ def test_every_room_has_a_rule():
 
 def test_tests_mirror_the_package():
     root = Path(__file__).parent
-    beside = {"conftest.py", "test_architecture.py", "test_annotations.py"}
+    beside = {
+        "conftest.py",
+        "public_types.py",
+        "test_documentation.py",
+        "test_packaging.py",
+        "test_architecture.py",
+        "test_annotations.py",
+    }
     tests = {
         p.relative_to(root).with_name(p.name.removeprefix("test_")).as_posix() for p in TESTS if p.name not in beside
     }
@@ -195,6 +202,33 @@ def test_public_names_resolve():
     assert set(bayesmol.__all__) <= set(dir(bayesmol))
     with pytest.raises(AttributeError, match="nonsense"):
         _ = bayesmol.nonsense
+
+
+def shown(source: str) -> set[tuple[str, str]]:
+    """Public names and their modules, as a lazy package shows them to type checkers."""
+    blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    lines = [line for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING" for line in node.body]
+    return {(alias.asname or "", f"{line.module}.{alias.name}") for line in lines for alias in line.names}
+
+
+@pytest.mark.parametrize("package", ["dynamics", "flows", "potentials", "wavefunctions"])
+def test_type_checkers_see_the_lazy_names(package):
+    names = getattr(bayesmol, package)._NAMES.items()
+    found = shown((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
+    assert found == {(name, f"bayesmol.{package}.{module}.{name}") for name, module in names}
+
+
+@pytest.mark.parametrize("package", ["dynamics", "flows", "potentials", "wavefunctions"])
+def test_no_lazy_name_is_that_of_a_file(package):
+    """Else a module would stand in its place as soon as it is loaded."""
+    names = getattr(bayesmol, package)._NAMES
+    assert not names.keys() & {path.stem for path in (ROOT / package).glob("*.py")}
+
+
+def test_type_checkers_see_the_first_names():
+    wanted = {(name, f"bayesmol.{name}") for name in bayesmol._PACKAGES}
+    wanted |= {(name, f"{module}.{name}") for name, module in bayesmol._NAMES.items()}
+    assert shown((ROOT / "__init__.py").read_text(encoding="utf-8")) == wanted
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def greedy_log_determinant(
             queue.append((-weights[index] * left.gain(index), index, 0))
             advance()
     heapq.heapify(queue)
-    gains = []
+    gains: list[float] = []
     with progress("choosing structures", size) as advance:
         while len(gains) < size:
             if len(gains) < len(first):
@@ -128,8 +128,10 @@ class _Left:
     def __init__(self, factors: list[Tensor], noise: float) -> None:
         self.factors, self.noise = factors, noise
         self.covariances = [factor @ factor.T for factor in factors]
-        self.ages, self.gains = [0] * len(factors), [None] * len(factors)
-        self.chosen, self.learned, self.ends = [], factors[0][:0], [0]
+        self.ages = [0] * len(factors)
+        self.gains: list[float | None] = [None] * len(factors)
+        self.chosen: list[int] = []
+        self.learned, self.ends = factors[0][:0], [0]
 
     def gain(self, index: int) -> float:
         """Information of a structure given those chosen."""
@@ -137,9 +139,9 @@ class _Left:
             overlap = self.factors[index] @ self.learned[self.ends[self.ages[index]] :].T
             self.covariances[index] = self.covariances[index] - overlap @ overlap.T
             self.ages[index], self.gains[index] = len(self.chosen), None
-        if self.gains[index] is None:
-            self.gains[index] = information_gain(self.covariances[index], self.noise)
-        return self.gains[index]
+        if (gain := self.gains[index]) is None:
+            gain = self.gains[index] = information_gain(self.covariances[index], self.noise)
+        return gain
 
     def choose(self, index: int) -> None:
         """Learn the labels of a structure whose gain is up to date."""

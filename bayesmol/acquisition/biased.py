@@ -88,6 +88,7 @@ def strength(model: Any, structures: Any, fraction: float = 0.25) -> float:
 
 
 def _moved(posterior: Posterior, by: Tensor) -> Gaussian:
-    epistemic = posterior.epistemic.variance
+    known = posterior.epistemic
+    epistemic = None if known is None else known.variance
     mean = posterior.mean + by.to(posterior.mean)
     return Gaussian(mean, posterior.variance, unit=posterior.unit, epistemic_variance=epistemic)

@@ -108,7 +108,7 @@ class CandidateModel(Model, FantasizeMixin):
         """Batch axes of the labels that the model was conditioned on."""
         return torch.Size() if self.seen is None else self.seen[1].shape[:-2]
 
-    def posterior(
+    def posterior(  # type: ignore[override]  # BoTorch's own classes disagree on it
         self,
         X: Tensor,
         output_indices: list[int] | None = None,
@@ -139,7 +139,7 @@ class CandidateModel(Model, FantasizeMixin):
 
     def subset_output(self, idcs: list[int]) -> CandidateModel:
         """The model of some of the properties."""
-        seen = None if self.seen is None else (self.seen[0], *(part[..., idcs] for part in self.seen[1:]))
+        seen = None if self.seen is None else (self.seen[0], self.seen[1][..., idcs], self.seen[2][..., idcs])
         return CandidateModel(self.mean[:, idcs], self.covariance[idcs], self.noise[idcs], seen)
 
     def _index(self, X: Tensor) -> Int[Tensor, "*batch points"]:
@@ -215,7 +215,7 @@ def hypervolume_batch(
     from botorch.sampling import SobolQMCNormalSampler
     from botorch.utils.multi_objective.box_decompositions import FastNondominatedPartitioning
 
-    boxes = FastNondominatedPartitioning(reference, Y=observed)
+    boxes: Any = FastNondominatedPartitioning(reference, Y=observed)
     number = int(numpy_generator(seed).integers(2**31))
     sampler = SobolQMCNormalSampler(torch.Size([256]), seed=number)
     value = qLogExpectedHypervolumeImprovement(model, reference, boxes, sampler=sampler)

@@ -210,7 +210,10 @@ class Campaign:
             yield ledger
 
     def _settings(self) -> dict[str, Any]:
-        model = {"kind": type(self.model).__name__, **(asdict(self.model) if is_dataclass(self.model) else {})}
+        model = {
+            "kind": type(self.model).__name__,
+            **(asdict(self.model) if is_dataclass(self.model) and not isinstance(self.model, type) else {}),
+        }
         found = {
             "model": repr(model),
             "pool": Labelled(self.pool).fingerprint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,7 +67,7 @@ class Clusters:
         self.squares = torch.einsum("nd,nd->n", self.rows, self.rows).double()
         self.unsure = roundoff(self.rows)
         capacity = additions + (0 if training is None else len(training))
-        whole = {"dtype": torch.float64, "device": features.device}
+        whole: dict[str, Any] = {"dtype": torch.float64, "device": features.device}
         self.distances, self.slack = torch.full((rows,), torch.inf, **whole), torch.zeros(rows, **whole)
         self.scores = torch.full((rows,), torch.inf, **whole)
         self.limits = torch.full((rows,), torch.inf, dtype=torch.float32, device=features.device)
@@ -77,7 +78,8 @@ class Clusters:
         self.taken = torch.zeros(rows, dtype=torch.bool, device=features.device)
         self.count = 0
         self.columns: dict[int, tuple[int, int]] = {}
-        self.buffer, self.block = None, 0
+        self.buffer: Tensor | None = None
+        self.block = 0
         for part in () if training is None else training.split(_COLUMNS):
             points = self._scaled(part)
             for centre, point, column in zip(part.double(), points, self._products(points, self.rows), strict=True):

@@ -64,7 +64,8 @@ def determinant(features: Features, size: int, *, noise: float, training: Featur
     if training is not None:
         known += (training.double() / noise).T @ (training.double() / noise)
     lengths = torch.linalg.vector_norm(features, dim=1) / noise
-    indices, variances, working = [], [], _WORKING
+    indices: list[int] = []
+    variances, working = [], _WORKING
     with progress("choosing rows", size) as advance:
         while len(indices) < size:
             root = _root(known) / noise
@@ -124,7 +125,8 @@ def _search(whitened: Float[Tensor, "working features"], outside: float, size: i
     covariance = torch.eye(whitened.shape[1], dtype=whitened.dtype, device=whitened.device)
     # Below this the differences of variances have lost digits: a new pass computes them afresh.
     floor = 1e-4 * float(variances.max())
-    chosen, gained = [], []
+    chosen: list[int] = []
+    gained: list[float] = []
     while len(chosen) < min(size, len(whitened)):
         best = float(variances.max())
         if best * (1 - _TIE) <= outside or (chosen and best < floor):

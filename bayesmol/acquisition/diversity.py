@@ -101,7 +101,8 @@ def _spread(
     checked_first(first, size, len(features))
     weights = _checked_weights(weights, features)
     clusters = Clusters(features, weights, size, clustered, training)
-    indices, gains = [], []
+    indices: list[int] = []
+    gains: list[float] = []
     with progress("choosing rows", size) as advance:
         while len(indices) < size:
             if len(indices) < len(first):

@@ -178,7 +178,7 @@ def force_errors(prediction: Prediction, labelled: Labelled) -> Float[Tensor, " 
 def with_content(structure: Structures, entry: dict[str, Any]) -> Labelled:
     """One structure with the labels that :func:`content` has made numbers of."""
     like = structure.positions
-    arrays = {name: like.new_tensor(entry[name]) for name in _LABELS if entry[name] is not None}
+    arrays: dict[str, Any] = {name: like.new_tensor(entry[name]) for name in _LABELS if entry[name] is not None}
     return Labelled(structure, **arrays)
 
 

@@ -100,7 +100,8 @@ def optimal_design(
     if not 1 <= size <= len(candidates):
         raise DataError(expected("size", f"1 to {len(candidates)} (candidates)", size))
     spread = _spread(noise, candidates).expand(len(candidates), 1)
-    white, chosen = candidates.double() / spread, []
+    chosen: list[int] = []
+    white = candidates.double() / spread
 
     def best(others: list[int]) -> tuple[int, float]:
         fixed = white[others].expand(len(white), -1, -1)

@@ -98,7 +98,7 @@ class Learner:
         prediction = self.model.predict(structures)
         seen = Gate(self.factor, self.settings.tolerance, self.widest).look(self.model, structures, prediction)
         trusted, bound, deviation, strangeness = (part.item() for part in seen)
-        self.counts["accepted"] += trusted
+        self.counts["accepted"] += bool(trusted)
         kind = ACCEPTED if trusted else REFERENCE
         if trusted and self.coins.random() < self.settings.audit:
             kind = AUDITED

@@ -35,7 +35,11 @@ class Langevin:
         from ase import units
         from ase.md.langevin import Langevin as Integrator
 
-        options = {"temperature_K": self.temperature, "friction": self.friction / units.fs, "fixcm": False}
+        options: dict[str, Any] = {
+            "temperature_K": self.temperature,
+            "friction": self.friction / units.fs,
+            "fixcm": False,
+        }
         return Integrator(atoms, self.timestep * units.fs, rng=source, **options)
 
 
@@ -121,7 +125,7 @@ class OnTheFly:
         for name in ("level", "audit"):
             if not 0 < getattr(self, name) < 1:
                 raise DataError(expected(name, "a probability strictly between 0 and 1", getattr(self, name)))
-        least = {"initial": 2, "rewind": 0, "checkpoint": 1, "window": 20, "bias": 0}
+        least: dict[str, float] = {"initial": 2, "rewind": 0, "checkpoint": 1, "window": 20, "bias": 0}
         least |= {"tolerance": 1e-12, "displacement": 1e-12, "refit": 1 + 1e-12}
         for name, low in least.items():
             if not low <= getattr(self, name) < float("inf"):

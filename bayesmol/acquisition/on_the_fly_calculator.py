@@ -1,7 +1,7 @@
 """ASE calculator of a learner: each new structure gets forces that may be trusted."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -19,8 +19,8 @@ class LearningCalculator(Calculator):
     An integrator sees the forces of the reference wherever the potential may not be trusted, so it never has to stop.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces"]
-    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  # as ASE declares it
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(self, learner: Learner) -> None:
         super().__init__()

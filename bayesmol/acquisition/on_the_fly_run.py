@@ -214,8 +214,8 @@ class Run:
             entry = {"labels": parts, "failures": failures}
         self._log("initial", **{name: entry[name] for name in ("labels", "failures")})
         kept = [place for place in range(len(displaced)) if str(place) not in entry["failures"]]
-        parts = [with_content(displaced[place], one) for place, one in zip(kept, entry["labels"], strict=True)]
-        return Labelled.concatenate(parts)
+        labelled = [with_content(displaced[place], one) for place, one in zip(kept, entry["labels"], strict=True)]
+        return Labelled.concatenate(labelled)
 
     def _label(self, structures: Structures) -> Labelled | str:
         """Label of one structure: from the ledger where a killed run has got it already, else of the reference."""
@@ -265,7 +265,7 @@ def _fingerprint(settings: OnTheFly, template: Structures, initial: Labelled | N
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def _write(path: Path, header: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Arrays and a header in one file that appears complete or not at all."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)

@@ -27,7 +27,8 @@ class ForceModel(Protocol):
     Functions other than the default ask for ``predict``, and distances for ``features``.
     """
 
-    noise_force: float
+    @property
+    def noise_force(self) -> float: ...
 
     def force_factor(
         self, structures: Structures, rank: int = 512, seed: int | torch.Generator = 0

@@ -60,7 +60,9 @@ def variance_batch(
     """
     rows, goal, labels = _padded(factors, targets, noise, size)
     weight = 1.0 if costs is None else 1 / costs.to(rows)
-    left, indices, gains = rows.clone(), [], []
+    indices: list[int] = []
+    gains: list[float] = []
+    left = rows.clone()
     with progress("choosing structures", size) as advance:
         while len(indices) < size:
             found = torch.cat([_gains(*part, goal, noise) for part in _parts(rows, left)]) / labels

@@ -118,7 +118,7 @@ def _reduction(request: Request) -> Batch:
     factors = request.factors(together, times=2)
     count = len(request.candidates)
     targets = factors if request.target is None else factors[count:]
-    options = {"first": request.first, "costs": request.costs}
+    options: dict[str, Any] = {"first": request.first, "costs": request.costs}
     return variance_batch(factors[:count], targets, request.model.noise_force, request.size, **options)
 
 

@@ -169,8 +169,8 @@ def forecast(
     ends = _fieller(float(height), float(slope), quantile / len(x), quantile / float(spread))
     best = -float(height / slope) if slope < 0 else math.inf
     counts = [math.exp(min(float(center) + end, 700.0)) for end in (best, *ends)]
-    counts = [count if count <= largest else math.inf for count in counts]
-    return Forecast(*counts, level)
+    best, least, most = (count if count <= largest else math.inf for count in counts)
+    return Forecast(best, least, most, level)
 
 
 def _fieller(height: float, slope: float, first: float, second: float) -> tuple[float, float]:

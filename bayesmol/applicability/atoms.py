@@ -84,11 +84,11 @@ class AtomicScore:
             chosen = features.species == number
             scores.append(_fitted(specification, features.values[chosen]))
             left_out = _left_out(specification, features.values[chosen], features.structure_index[chosen])
-            high, scale = _tail(left_out)
-            centres.append(high - scale * math.log(1 / TAIL))
-            scales.append(scale)
-        numbers = (torch.tensor(part, dtype=torch.float64, device=species.device) for part in (centres, scales))
-        return cls(tuple(scores), species, *numbers, strongest)
+            high, width = _tail(left_out)
+            centres.append(high - width * math.log(1 / TAIL))
+            scales.append(width)
+        centre, scale = (torch.tensor(part, dtype=torch.float64, device=species.device) for part in (centres, scales))
+        return cls(tuple(scores), species, centre, scale, strongest)
 
     @property
     def by_species(self) -> bool:

@@ -140,12 +140,13 @@ class CalibratedDomain:
             return self._weighted(score, checked_weights(weights, len(score), finite=False).to(score.device))
         atoms, below = None, torch.searchsorted(self.scores.to(score.device), score, right=False)
         p_value = (1.0 + len(self.scores) - below.double()) / (len(self.scores) + 1)
-        if self.atoms is not None:
+        if self.atoms is not None and own is not None:
             p_atoms = self.atoms.p_values(own, atom_kinds(self.score, features))
             atoms = Verdict(own, p_atoms, own <= self.threshold)
         return Verdict(score, p_value, score <= self.threshold, atoms)
 
     def _weighted(self, score: Tensor, weights: Tensor) -> Verdict:
+        assert self.weights is not None, "see assess"
         p_value = weighted_p_values(self.scores, self.weights, score, weights)
         judged = weights <= self.level * (self.weights.sum() + weights)  # false for an infinite weight, too
         judged &= weights.isfinite()
@@ -179,7 +180,7 @@ class CalibratedDomain:
         if not len(scores) or not bool((scores.diff() >= 0).all()) or unit not in UNITS:
             raise FormatError(expected("state", f"ascending scores of a unit of {UNITS}", f"{len(scores)} of {unit}"))
         fitted, atoms = _under("score", arrays), _under("atoms", arrays)
-        read = AtomicScore.from_state if isinstance(name, Mapping) else score_from_state
+        read: Any = AtomicScore.from_state if isinstance(name, Mapping) else score_from_state
         ranks = AtomRanks.from_state(atoms) if atoms else None
         if ranks is not None and not isinstance(name, Mapping):
             raise FormatError(expected("score", "the score of atoms, for there are ranks of atoms", name))
@@ -193,7 +194,7 @@ def _under(name: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
 
 
-def atom_kinds(score: AtomicScore, features: AtomicFeatures) -> Int[Tensor, " atoms"]:
+def atom_kinds(score: Any, features: Any) -> Int[Tensor, " atoms"]:
     """Species where each has its own calibration, else 0 for all atoms."""
     return features.species if score.by_species else torch.zeros_like(features.species)
 
@@ -215,8 +216,13 @@ def scored(
     score: Score, features: Tensor | AtomicFeatures, guard: Tensor | None
 ) -> tuple[Float[Tensor, " rows"], Float[Tensor, " atoms"] | None]:
     """Scores of rows or structures with that of the guard, and of their atoms where there are some; no NaN."""
-    atoms = score.atoms(features) if isinstance(score, AtomicScore) else None
-    scores = score(features) if atoms is None else score.gathered(atoms, features)
+    if isinstance(score, AtomicScore):
+        if not isinstance(features, AtomicFeatures):
+            raise DataError(expected("features", "AtomicFeatures, as the score was fitted to", type(features).__name__))
+        atoms = score.atoms(features)
+        scores = score.gathered(atoms, features)
+    else:
+        atoms, scores = None, score(features)
     if scores.ndim != 1 or len(scores) != len(features):
         raise ShapeError(expected("score", f"one number a row, shape ({len(features)},)", tuple(scores.shape)))
     if guard is not None and guard.shape != scores.shape:

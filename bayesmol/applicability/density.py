@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -59,7 +60,7 @@ class KernelDensity:
         features = training_rows(features)
         center, spread = features.mean(0), spreads(features)
         standard = (features - center) / spread
-        width = self.bandwidth
+        width: Any = self.bandwidth
         if width == "likelihood":
             width = _likely_bandwidth(standard)
         elif width == "scott":

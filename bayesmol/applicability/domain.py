@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -139,6 +140,6 @@ class Domain:
             raise DataError(expected("features", "AtomicFeatures for a domain of atoms", "a tensor of rows"))
 
 
-def _ranks(score: AtomicScore, features: AtomicFeatures, atoms: Tensor, owner: Tensor | None) -> AtomRanks:
+def _ranks(score: Score, features: Any, atoms: Tensor, owner: Tensor | None) -> AtomRanks:
     structures = features.structure_index
     return AtomRanks.of(atoms, atom_kinds(score, features), structures if owner is None else owner[structures])

@@ -104,7 +104,7 @@ class ErrorControl:
         tests = [rows.accepted(float(t)) for t in grid]
         p_values = [test.p_value(self.risk) for test in tests]
         place, spent = _fallback(p_values, _shares(len(grid), rows.independent, self), spend)
-        common = {"rows": len(rows.score), "groups": rows.independent, "given": thresholds is not None}
+        common: dict[str, Any] = {"rows": len(rows.score), "groups": rows.independent, "given": thresholds is not None}
         if place is None:
             needed = min((t.needed(self.risk, spend, rows.independent) for t in tests), default=None, key=_or_infinite)
             least = least_rows(self.risk, spend)
@@ -207,7 +207,8 @@ def _shares(size: int, independent: int, kind: ErrorControl) -> np.ndarray:
 
 def _fallback(p_values: list[float], shares: np.ndarray, spend: float) -> tuple[int | None, float]:
     """Last hypothesis that is rejected, and the error probability that it was tested with."""
-    carried, found = 0.0, (None, 0.0)
+    carried = 0.0
+    found: tuple[int | None, float] = (None, 0.0)
     for place, (p_value, share) in enumerate(zip(p_values, shares, strict=True)):
         carried += share * spend
         if share + carried > 0 and p_value <= carried:

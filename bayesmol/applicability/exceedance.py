@@ -48,7 +48,8 @@ class Rows:
         group = torch.arange(len(score)) if groups is None else groups.cpu()[order].unique(return_inverse=True)[1]
         sizes = group.bincount()
         exceeds = (errors.double().cpu() > tolerance)[order]
-        return cls(*(part.numpy() for part in (score, exceeds, group, 1.0 / sizes[group].double())), len(sizes))
+        weight = 1.0 / sizes[group].double()
+        return cls(score.numpy(), exceeds.numpy(), group.numpy(), weight.numpy(), len(sizes))
 
     def grid(self, first: int) -> np.ndarray:
         """Largest numbers below scores at evenly spaced ranks, from the rank ``first``."""
@@ -65,11 +66,11 @@ class Rows:
         exceeding = int(self.exceeds[:end].sum())
         if self.independent == len(self.score):
             return Accepted(end, exceeding, float(end), None)
-        parts = (
+        every, worse = (
             np.bincount(self.group[:end], self.weight[:end] * part[:end], self.independent)
             for part in (np.ones(end), self.exceeds)
         )
-        return Accepted(end, exceeding, float(self.weight[:end].sum()), tuple(parts))
+        return Accepted(end, exceeding, float(self.weight[:end].sum()), (every, worse))
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,8 +120,10 @@ class Intervals:
         tail, measures = (1 - self.confidence) / 2, []
         for value, drawn in zip(values, torch.tensor(found, dtype=torch.float64).T, strict=True):
             known = drawn[~drawn.isnan()]
-            ends = known.quantile(known.new_tensor([tail, 1 - tail])).tolist() if len(known) else [-math.inf, math.inf]
-            measures.append(Measure(value, *ends, "bootstrap"))
+            low, high = (
+                known.quantile(known.new_tensor([tail, 1 - tail])).tolist() if len(known) else [-math.inf, math.inf]
+            )
+            measures.append(Measure(value, low, high, "bootstrap"))
         return measures
 
 

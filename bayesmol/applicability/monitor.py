@@ -125,7 +125,9 @@ class Monitor:
 
     def restart(self) -> None:
         """Forget all frames watched so far, as after a change of the model or of the simulation."""
-        self.frames, self.alarm, self._state = 0, None, self._start
+        self.frames = 0
+        self.alarm: Alarm | None = None
+        self._state: MartingaleState = self._start
         self._recent: deque[float] = deque(maxlen=self.windows[-1])
         self._bounds = self._far_bounds()
 
@@ -202,7 +204,7 @@ class Monitor:
                     self.alarm = Alarm(self.frames, "far", mean, bound)
                     return
         if (self.frames - 1) % self.spacing == 0:
-            self._state: MartingaleState = self._state.update(score)
+            self._state = self._state.update(score)
             if self._state.alarm is not None:
                 bound = -math.log(self._state.specification.false_alarms)
                 self.alarm = Alarm(self.frames, "drift", self.log_martingale, bound)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,7 @@ __all__ = [
     "identity",
 ]
 
-Score = Callable[[Tensor], Tensor]
+Score = Callable[[Any], Tensor]  # of features: rows, or those of atoms
 
 
 @runtime_checkable

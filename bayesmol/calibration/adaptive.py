@@ -23,7 +23,7 @@ from bayesmol.posterior.interval import checked_level
 
 __all__ = ["AdaptiveConformal", "AdaptivePath", "AdaptiveState"]
 
-_CONTROLLERS = {"aci": ACI(), "dtaci": DynamicACI(), "pid": PID()}
+_CONTROLLERS: dict[str, Controller] = {"aci": ACI(), "dtaci": DynamicACI(), "pid": PID()}
 
 
 @dataclass(frozen=True)

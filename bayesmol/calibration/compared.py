@@ -254,12 +254,13 @@ def mode_shares(
     first, second
         Number of the mode of each row. A mode that one sample lacks has share 0 there, and an interval.
     """
-    owners, found = groups or (None, None), {}
+    owners = groups or (None, None)
+    found: dict[int, Compared] = {}
     for mode in torch.cat([first.cpu(), second.cpu()]).unique().tolist():
-        *own, worth = share_interval(first == mode, weights, owners[0])
-        *other, count = share_interval(second == mode, None, owners[1])
-        pooled = (own[0] * worth + other[0] * count) / (worth + count)
+        share, low, high, worth = share_interval(first == mode, weights, owners[0])
+        ideal, ideal_low, ideal_high, count = share_interval(second == mode, None, owners[1])
+        pooled = (share * worth + ideal * count) / (worth + count)
         error = math.sqrt(pooled * (1 - pooled) * (1 / worth + 1 / count))
-        p_value = float(2 * stats.norm.sf(abs(own[0] - other[0]) / error)) if error > 0 else 1.0
-        found[int(mode)] = Compared(*own, *other, p_value)
+        p_value = float(2 * stats.norm.sf(abs(share - ideal) / error)) if error > 0 else 1.0
+        found[int(mode)] = Compared(share, low, high, ideal, ideal_low, ideal_high, p_value)
     return found

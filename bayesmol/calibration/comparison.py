@@ -89,7 +89,11 @@ class Comparison:
 
     def content(self) -> dict[str, Any]:
         """All numbers for JSON."""
-        parts = {"distances": self.distances, "support": self.support, "modes": self.modes}
+        parts: dict[str, Mapping[Any, Any]] = {
+            "distances": self.distances,
+            "support": self.support,
+            "modes": self.modes,
+        }
         found: dict[str, Any] = {
             part: {str(name): one.content() for name, one in numbers.items()} for part, numbers in parts.items()
         }
@@ -146,12 +150,12 @@ def compare(
     """
     check_samples(first, second, 2)
     pooled_groups(groups, (len(first), len(second)), 2)
-    source, notes = generator(seed), []
+    source, notes = generator(seed), list[str]()
     angles = torch.as_tensor(periodic).expand(first.shape[1]).cpu()
     shares = {} if modes is None else mode_shares(*modes, weights=weights, groups=groups)
     rows, weights, groups = _limited((first, second), weights, groups, largest, source, notes)
     replicates = replicated((len(rows[0]), len(rows[1])), weights, groups, resamples=resamples, seed=source)
-    distances = distances_of(*rows, replicates, periodic=angles, pairs=pairs, seed=source)
+    distances = distances_of(rows[0], rows[1], replicates, periodic=angles, pairs=pairs, seed=source)
     scale = rows[1].double().std(0)
     sample, reference = (embedded(part, angles, scale) for part in rows)
     if weights is not None:

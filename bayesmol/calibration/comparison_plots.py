@@ -93,8 +93,13 @@ def torsion_map(
     energy = torch.where(seen, shares.amax().log() - shares.log(), math.nan)
     relative = torch.where(seen, errors / shares, math.nan)
     figure, axes = panels((7.2, 3.1), 1, 2)
-    style = {"origin": "lower", "extent": (-180, 180, -180, 180), "aspect": "equal", "interpolation": "nearest"}
-    parts = (
+    style: dict[str, Any] = {
+        "origin": "lower",
+        "extent": (-180, 180, -180, 180),
+        "aspect": "equal",
+        "interpolation": "nearest",
+    }
+    parts: tuple[tuple[Tensor, str, dict[str, Any]], ...] = (
         (energy, "−ln p (kT)", {"cmap": "viridis"}),
         (relative, "relative standard error of p", {"cmap": "magma_r", "vmin": 0, "vmax": 1}),
     )

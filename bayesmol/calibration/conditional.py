@@ -170,8 +170,8 @@ def _estimates(sums: Float[Tensor, "structures 4"], source: torch.Generator) -> 
     counts = torch.cat([torch.ones(1, len(sums)).double(), resampled_counts(len(sums), 500, seed=source)])
     base, rest, gain, rows = (counts @ sums).unbind(1)
     size = sums.new_tensor(float(len(sums)))
-    pairs = {"": 1 - rest / base, "nat": gain / rows}
-    return tuple(Estimate(value[0], value[1:].std(), size, unit) for unit, value in pairs.items())
+    explained, mean = 1 - rest / base, gain / rows
+    return Estimate(explained[0], explained[1:].std(), size, ""), Estimate(mean[0], mean[1:].std(), size, "nat")
 
 
 def _shuffles(

@@ -227,4 +227,4 @@ def _samples(scores: Tensor, owner: Tensor, place: Tensor, number: int, target: 
     order = place.argsort(stable=True)
     sizes = (place + 1).bincount(minlength=number + 1).tolist()
     parts = [column[order].split(sizes)[1:] for column in (scores, owner)]
-    return tuple(Sample.of(*part, target) for part in zip(*parts, strict=True))
+    return tuple(Sample.of(one, groups, target) for one, groups in zip(*parts, strict=True))

@@ -136,6 +136,7 @@ class CrossConformal:
             raise ShapeError(expected("groups", f"shape {tuple(truth.shape)}", tuple(owner.shape)))
         folds = fold_of_each_group(owner, self.folds, seed=seed)
         if isinstance(regressor, Ridge):
+            models: Models
             models, residuals = regressor.leave_fold_out(inputs, truth, folds)
         else:
             models, residuals = _left_out(regressor, inputs, truth, folds)

@@ -118,13 +118,15 @@ def probabilities(
     DataError
         If the posterior has no continuous distribution, or so many labels lie beyond it that knots would be 0 or 1.
     """
-    known = isinstance(posterior, Quantiles)
-    old, reached = (_at_levels if known else _at_steps)(posterior, truth, weights, structures)
+    if isinstance(posterior, Quantiles):
+        old, reached = _at_levels(posterior, truth, weights)
+    else:
+        old, reached = _at_steps(posterior, truth, weights, structures)
     new, zero = (structures * reached + old) / (structures + 1), old.new_zeros(1)
     return torch.stack([torch.cat([zero, part, zero + 1]) for part in (old, new)])
 
 
-def _at_levels(posterior: Quantiles, truth: Tensor, weights: Tensor, structures: int) -> tuple[Tensor, Tensor]:
+def _at_levels(posterior: Quantiles, truth: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     inside = (posterior.levels > 0) & (posterior.levels < 1)
     reached = [(weights * (truth <= value).flatten()).sum() for value in posterior.values[inside]]
     return posterior.levels[inside].cpu(), torch.stack(reached).cpu()

@@ -67,9 +67,10 @@ class DensityRatio:
         if self.repeats < 1:
             raise DataError(expected("repeats", "at least 1", self.repeats))
         source, sizes = numpy_generator(seed), (len(calibration), len(new))
-        odds, classifiers = np.zeros(sum(sizes)), []
+        classifiers: list[Any] = []
+        odds = np.zeros(sum(sizes))
         for _ in range(self.repeats):
-            parts = tuple(source.permutation(size) % self.folds for size in sizes)
+            parts = source.permutation(sizes[0]) % self.folds, source.permutation(sizes[1]) % self.folds
             log_odds, fitted = cross_fitted(self.method, calibration, new, parts)
             odds, classifiers = odds + log_odds / self.repeats, classifiers + fitted
         shift = math.log(len(calibration) / len(new))

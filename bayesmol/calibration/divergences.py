@@ -97,7 +97,8 @@ class Bins:
 
     def places(self, rows: Float[Tensor, " rows *axes"]) -> Int[Tensor, " rows"]:
         """Number of the cell of each row among all cells, that of the last axis fastest."""
-        cells, found = self.cells(rows), 0
+        cells = self.cells(rows)
+        found = torch.zeros_like(cells[:, 0])
         for axis, size in enumerate(self.sizes):
             found = found * size + cells[:, axis]
         return found

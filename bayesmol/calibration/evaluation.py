@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -43,7 +44,7 @@ def summary(
     pointer = labelled.structures.pointer.to(prediction.pointer.device)
     if not torch.equal(prediction.pointer, pointer):
         raise ShapeError(expected("labelled", f"the {len(prediction)} structures predicted", f"{len(labelled)} others"))
-    options = {"resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     found: dict[str, Estimate] = {}
     index = torch.arange(len(prediction), device=pointer.device)
     if labelled.energies is not None:

@@ -98,7 +98,7 @@ def predictive(
 
 
 def _given(source: Any, request: _Request) -> Posterior:
-    options = {"unit": request.unit, "size": request.size, "seed": request.seed}
+    options: dict[str, Any] = {"unit": request.unit, "size": request.size, "seed": request.seed}
     if isinstance(source, Posterior):
         if request.unit not in ("", source.unit):
             raise UnitError(expected("unit", f"{source.unit!r} of the posterior", repr(request.unit), "convert it"))
@@ -191,7 +191,8 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, Any]:
 
 def _estimated(source: Any, inputs: Any, request: _Request) -> Posterior:
     if _takes_std(source):
-        return _moments(*source.predict(inputs, return_std=True), request.unit)
+        mean, stddev = source.predict(inputs, return_std=True)
+        return _moments(mean, stddev, request.unit)
     if hasattr(source, "estimators_"):
         return _forest(source, inputs, request.unit)
     return _not_bare(source.predict(inputs), request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -90,7 +91,8 @@ class LocalConformal:
         rest = (~teaching).nonzero()[:, 0]
         scaled = _scaled(posterior[rest], field, features[rest])
         conformal = Conformal("normalised", unit=self.unit, simultaneous=self.simultaneous)
-        return LocalRule(field, conformal.fit(scaled, observed.values[rest], groups=observed.groups[rest]))
+        rule = conformal.fit(scaled, observed.values[rest], groups=observed.groups[rest])
+        return LocalRule(field, cast(ConformalRule, rule))
 
 
 @dataclass(frozen=True, eq=False)

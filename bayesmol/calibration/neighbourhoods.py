@@ -119,8 +119,8 @@ def memorisation(
     areas = areas_under_curve(nearest, labels)  # the held-out rows are the second: larger distance, larger area
     ideal = areas[1:].quantile(areas.new_tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2])).tolist()
     spread = float(areas[0]) - 0.5
-    ends = max(0.0, ideal[0] + spread), min(1.0, ideal[1] + spread)
-    return Compared(float(areas[0]), *ends, 0.5, *ideal, permutation_p_value(areas))
+    low, high = max(0.0, ideal[0] + spread), min(1.0, ideal[1] + spread)
+    return Compared(float(areas[0]), low, high, 0.5, ideal[0], ideal[1], permutation_p_value(areas))
 
 
 def _nearest(rows: Tensor, reference: Tensor) -> Float[Tensor, " rows"]:

@@ -197,7 +197,7 @@ class Recalibrator:
         if (categories is None) != (self.categories is None):
             got, aim = ("none", "one category a row") if categories is None else ("some", "none for this recalibrator")
             raise DataError(expected("categories", aim, got))
-        if categories is None:
+        if categories is None or self.categories is None:
             return None
         if not posterior.shape or categories.shape != posterior.shape[:1]:
             aim = f"one category for each row of {tuple(posterior.shape)}"

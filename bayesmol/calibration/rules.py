@@ -151,12 +151,17 @@ class ConformalRule:
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header (JSON) and arrays that :meth:`from_state` reads back."""
         name = next(name for name, kind in _SCORES.items() if isinstance(self.score, kind))
-        header = {"score": name, "parameters": asdict(self.score), "target": self.target, "source": self.source}
+        header: dict[str, Any] = {
+            "score": name,
+            "parameters": asdict(self.score),
+            "target": self.target,
+            "source": self.source,
+        }
         header |= {"remark": self.remark, "sizes": [len(sample.scores) for sample in self.samples]}
         header["counts"] = [[sample.count, sample.structures] for sample in self.samples]
         arrays = {"scores": torch.cat([sample.scores for sample in self.samples])}
         if self.target == "component":
-            arrays["weights"] = torch.cat([sample.weights for sample in self.samples])
+            arrays["weights"] = torch.cat([sample.weights for sample in self.samples if sample.weights is not None])
         extra = {"categories": self.categories, "edges": self.edges}
         return header, arrays | {name: array for name, array in extra.items() if array is not None}
 
@@ -190,7 +195,7 @@ class ConformalRule:
         if self.edges is not None:
             edges = self.edges.to(posterior.mean.device)
             return torch.searchsorted(edges, posterior.stddev.double().contiguous(), right=True)
-        if categories is None:
+        if categories is None or self.categories is None:
             return torch.zeros(posterior.shape, dtype=torch.long, device=posterior.mean.device)
         if categories.shape != posterior.shape[:1]:
             raise ShapeError(expected("categories", f"shape {tuple(posterior.shape[:1])}", tuple(categories.shape)))

@@ -193,7 +193,7 @@ def _judged(
     coverage, relative = within / rows, (part / within) / (whole / rows)
     usable = relative[1:][within[1:] > 0]
     low, high = (1 - usable).quantile(sums.new_tensor([0.025, 0.975])).unbind()
-    found = [Estimate(v[0], w.std(), size, "") for v, w in ((coverage, coverage[1:]), (relative, usable))]
+    found = Estimate(coverage[0], coverage[1:].std(), size, ""), Estimate(relative[0], usable.std(), size, "")
     return *found, Interval(low, high, 0.95, "", f"bootstrap over {structures} held-out structures; approximate")
 
 

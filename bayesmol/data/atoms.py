@@ -63,7 +63,8 @@ def attach(data: "Labelled") -> "list[Atoms]":
     frames = data.structures.to_ase()
     bounds = data.structures.pointer.tolist()
     for s, frame in enumerate(frames):
-        results, atoms = {}, slice(bounds[s], bounds[s + 1])
+        results: dict[str, Any] = {}
+        atoms = slice(bounds[s], bounds[s + 1])
         if data.energies is not None:
             results["energy"] = float(data.energies[s])
         if data.has_forces[s]:

@@ -243,8 +243,8 @@ class LogisticMap:
     @cached_property
     def _matrix(self) -> Complex[Tensor, "rank rank"]:
         number, share = self._waves
-        nodes, weights = np.polynomial.legendre.leggauss(100 + 10 * self.order)
-        x, weights = torch.as_tensor((nodes + 1) / 2), torch.as_tensor(weights / 2)
+        nodes, sizes = np.polynomial.legendre.leggauss(100 + 10 * self.order)
+        x, weights = torch.as_tensor((nodes + 1) / 2), torch.as_tensor(sizes / 2)
         left, right = _wave(-x[:, None] * number), _wave(4 * (x * (1 - x))[:, None] * number)
         return (left * weights[:, None]).mT @ right * share
 

@@ -147,7 +147,8 @@ def json_content(path: Path) -> Any:
 def _labelled(structures: Structures, energies: Any, forces: Any, stresses: Any) -> Labelled:
     """Labels from arrays of any precision."""
     shapes = ((len(structures),), tuple(structures.positions.shape), (len(structures), 3, 3))
-    names, labels = ("energies", "forces", "stresses"), []
+    names = ("energies", "forces", "stresses")
+    labels: list[Any] = []
     for name, array, shape in zip(names, (energies, forces, stresses), shapes, strict=True):
         if array is not None and array.size != np.prod(shape):
             raise ShapeError(expected(name, f"{np.prod(shape)} numbers for {shape}", array.shape, "damaged file?"))

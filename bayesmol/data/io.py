@@ -133,7 +133,7 @@ def _frames(file: Path, index: int | slice | str, length: str) -> Labelled:
     if not frames:
         raise DataError(expected("index", "at least one frame", f"none of {file} for {index!r}"))
     frames = frames if isinstance(frames, list) else [frames]
-    found = labels(frames)
+    found: dict[str, Any] = labels(frames)
     for frame in frames:
         frame.set_cell(convert(frame.cell.array, length, "Å"))
         frame.set_positions(convert(frame.positions, length, "Å"), apply_constraint=False)
@@ -152,7 +152,8 @@ def _chosen(data: Labelled, index: int | slice | str) -> Labelled:
     from ase.io.formats import string2index
 
     try:
-        return data[string2index(index) if isinstance(index, str) else index]
+        chosen: Any = string2index(index) if isinstance(index, str) else index
+        return data[chosen]
     except (IndexError, ValueError) as error:
         raise DataError(expected("index", f"frames among {len(data)}", repr(index))) from error
 
@@ -201,7 +202,8 @@ def _predicted(structures: Structures, prediction: "Prediction", level: float) -
     if len(prediction) != len(structures) or not torch.equal(prediction.pointer.cpu(), structures.pointer.cpu()):
         got = f"one of {len(prediction)} structures and {int(prediction.pointer[-1])} atoms"
         raise ShapeError(expected("prediction", f"a prediction of these {structures}", got))
-    data = Labelled(structures, prediction.energy.mean, prediction.forces.mean, **_stress_means(structures, prediction))
+    stresses: dict[str, Any] = _stress_means(structures, prediction)
+    data = Labelled(structures, prediction.energy.mean, prediction.forces.mean, **stresses)
     frames = data.to_ase()
     energy, forces = _columns(prediction.energy, level), _columns(prediction.forces, level)
     bounds = structures.pointer.tolist()

@@ -140,7 +140,9 @@ def _result(text: str, name: str) -> Result:
         raise FormatError(expected("file", "a label as JSON", type(error).__name__, remedy)) from error
     if not valid:
         raise FormatError(expected("file", "content that fits its hash and its name", "another", remedy))
-    arrays = {field: np.array(value) if isinstance(value, list) else value for field, value in content.items()}
+    arrays: dict[str, Any] = {
+        field: np.array(value) if isinstance(value, list) else value for field, value in content.items()
+    }
     return Result(**arrays)
 
 

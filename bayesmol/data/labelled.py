@@ -68,8 +68,8 @@ class Labelled:
     energy_errors: Float[Tensor, " structures"] | None = None
     force_errors: Float[Tensor, "atoms 3"] | None = None
     stress_errors: Float[Tensor, "structures 3 3"] | None = None
-    has_forces: Bool[Tensor, " structures"] | None = None
-    has_stresses: Bool[Tensor, " structures"] | None = None
+    has_forces: Bool[Tensor, " structures"] = None  # type: ignore[assignment]  # filled in below
+    has_stresses: Bool[Tensor, " structures"] = None  # type: ignore[assignment]  # filled in below
     source: Source | None = None
 
     def __post_init__(self) -> None:
@@ -85,8 +85,9 @@ class Labelled:
         """Structures and labels of :class:`ase.Atoms`, from the calculator's results, ``info`` and ``arrays``."""
         from bayesmol.data.atoms import labels
 
-        frames = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
-        return cls(Structures.from_ase(frames), **labels(frames), source=source)
+        frames: list[Any] = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
+        found: dict[str, Any] = labels(frames)
+        return cls(Structures.from_ase(frames), **found, source=source)
 
     def to_ase(self) -> "list[Atoms]":
         """One :class:`ase.Atoms` for each structure, its labels in a single-point calculator."""
@@ -125,7 +126,7 @@ class Labelled:
         chosen = chosen_structures(index, len(self), pointer.device)
         atoms = selected_atoms(pointer, chosen)
         rows = {"forces": atoms, "force_errors": atoms}
-        arrays = {name: value[rows.get(name, chosen)] for name, value in _arrays(self).items()}
+        arrays: dict[str, Any] = {name: value[rows.get(name, chosen)] for name, value in _arrays(self).items()}
         return replace(self, structures=self.structures[chosen], **arrays)
 
     def shuffle(self, *, seed: int | torch.Generator) -> "Labelled":
@@ -164,7 +165,7 @@ class Labelled:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Labelled":
         """The same data on another device or with another floating type."""
         arrays = _arrays(self).items()
-        moved = {name: v.to(device, dtype if v.is_floating_point() else v.dtype) for name, v in arrays}
+        moved: dict[str, Any] = {name: v.to(device, dtype if v.is_floating_point() else v.dtype) for name, v in arrays}
         return replace(self, structures=self.structures.to(device, dtype), **moved)
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ class Reference(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """All that decides the labels but the version of the program, ready for JSON."""
-        return {"reference": type(self).__name__, **asdict(self)}
+        return {"reference": type(self).__name__, **asdict(cast(Any, self))}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -126,6 +126,7 @@ class Reference(ABC):
         chunks = [structures[start : start + self.together] for start in starts] if len(starts) > 1 else [structures]
 
         def hand_on(chunk: int, found: list[Result]) -> None:
+            assert received is not None, "else this is not called"
             for offset, result in enumerate(found):
                 received(starts[chunk] + offset, result)
 

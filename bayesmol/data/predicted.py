@@ -90,7 +90,7 @@ def _frames(file: Path) -> list[Predicted]:
     import ase.io
 
     try:
-        frames = ase.io.read(file, ":")
+        frames = list(ase.io.read(file, ":"))
     except Exception as error:  # ASE raises whatever its many readers raise
         raise DataError(expected("path", "a csv, or a file that ASE reads", f"{file}: {error}")) from error
     found = [part for part in (_energies(frames), _forces(frames)) if part is not None]

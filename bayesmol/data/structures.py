@@ -61,7 +61,7 @@ class Structures:
     @classmethod
     def from_ase(cls, atoms: "Atoms | Sequence[Atoms]") -> "Structures":
         """Structures of one or more :class:`ase.Atoms`; labels are not read, see :class:`~bayesmol.data.Labelled`."""
-        frames = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
+        frames: list[Any] = [atoms] if hasattr(atoms, "get_atomic_numbers") else list(atoms)
         if not frames:
             raise DataError(expected("atoms", "at least one structure", "an empty list"))
         for frame in frames:
@@ -76,7 +76,7 @@ class Structures:
         )
 
     @classmethod
-    def coerce(cls, structures: "Structures | Atoms | Sequence[Atoms] | Any") -> "Structures":
+    def coerce(cls, structures: Any) -> "Structures":
         """Structures of whatever holds them: ``Structures``, ``Labelled``, ``ase.Atoms`` or a list of these."""
         if isinstance(structures, cls):
             return structures

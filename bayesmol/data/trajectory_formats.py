@@ -156,7 +156,7 @@ def _of_table(file: Path, stride: int) -> Iterator[Piece]:
     headed = not plumed and bool(names) and not names[0].startswith("#") and not _is_number(names[0])
     names = names[2:] if plumed else names
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # of no rows, which is an error later
-        options = {"delimiter": "," if file.suffix.lower() == ".csv" else None, "skiprows": int(headed)}
+        options: dict[str, Any] = {"delimiter": "," if file.suffix.lower() == ".csv" else None, "skiprows": int(headed)}
         values = np.loadtxt(file, ndmin=2, comments="#", encoding="utf-8", **options)[::stride]
     if not len(values):
         raise FormatError(expected(str(file), "rows of numbers", "none"))

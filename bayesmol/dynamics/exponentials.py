@@ -38,7 +38,11 @@ class Exponentials:
     @classmethod
     def of(cls, exponents: Complex[Tensor, " rank"], *, real: bool) -> Exponentials:
         """A model at these exponents; for real data those of positive frequency bring their conjugates."""
-        blocks, offset, basis, start, listed = [], [], [], [], []
+        blocks, basis, listed = [], [], []
+        offset: list[float] = []
+        start: list[float] = []
+        part: list[list[complex]]
+        turn: list[list[complex]]
         for value in exponents.tolist():
             if real and abs(value.imag) < 1e-9 * max(1.0, abs(value)):
                 part, shift, turn, theta = [[1.0]], [0.0], [[1.0]], [value.real]

@@ -64,7 +64,8 @@ class Subsequences:
 
         Blocks are those of the first frames of pairs: the last frames of a trajectory belong to its last such block.
         """
-        found, owner = [], []
+        owner: list[int] = []
+        found = []
         for k, frames in enumerate(self.lengths):
             place = torch.arange(frames).clamp(max=max(frames - self.lag - 1, 0)) // length
             found.append(place + len(owner))

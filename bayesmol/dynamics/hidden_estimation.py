@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmol.dynamics.discrete_emissions import DiscreteEmissions, DiscreteFamily
-from bayesmol.dynamics.gaussian_emissions import GaussianEmissions, GaussianFamily
+from bayesmol.dynamics.discrete_emissions import DiscreteFamily
+from bayesmol.dynamics.gaussian_emissions import GaussianFamily
 from bayesmol.dynamics.hidden_chain import HiddenPaths, Subsequences, smoothed
 from bayesmol.dynamics.reversible import TransitionEstimate, nonreversible_estimate, reversible_estimate
 from bayesmol.errors import ConvergenceError, expected
@@ -41,7 +42,7 @@ class HiddenParameters:
 
     transition: TransitionEstimate
     initial: Float[Tensor, "models states"]
-    emissions: DiscreteEmissions | GaussianEmissions
+    emissions: Any  # those of the family
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +135,13 @@ class HiddenEstimation:
         place, value = starts, starts.new_full((len(starts),), -torch.inf)
         for _ in range(_TRIAL):
             place, value = self.improved(place)
-        place, value = place[[int(value.argmax())]], float(value.max())
+        place, best = place[[int(value.argmax())]], float(value.max())
         for _ in range(_ITERATIONS):
             place, reached = self._accelerated(place)
-            if reached - value < _TOLERANCE * self.chains.lag:
+            if reached - best < _TOLERANCE * self.chains.lag:
                 self._check(place)
                 return place
-            value = reached
+            best = reached
         remedy = "take fewer states"
         raise ConvergenceError(expected("likelihood", f"a maximum within {_ITERATIONS} iterations", "none", remedy))
 

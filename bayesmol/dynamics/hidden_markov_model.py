@@ -27,7 +27,10 @@ from bayesmol.posterior import Draws
 __all__ = ["FittedHiddenMarkovModel", "HiddenMarkovModel"]
 
 _BLOCKS = 1000
-_FAMILIES = {"discrete": DiscreteFamily, "gaussian": GaussianFamily}
+_FAMILIES: dict[str, type[DiscreteFamily] | type[GaussianFamily]] = {
+    "discrete": DiscreteFamily,
+    "gaussian": GaussianFamily,
+}
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,8 @@ class KernelEDMD:
         """Principal components of the kernel functions over all frames."""
         frames = torch.cat(trajectories.parts)
         functions = Nystroem(self.points, self.bandwidth).fit(frames, seed=seed)
-        total, mean = 0.0, 0.0
+        total: Any = 0.0
+        mean: Any = 0.0
         for chunk in frames.split(4096):
             values = functions(chunk)[:, 1:]
             total, mean = total + values.mT @ values, mean + values.sum(0)

@@ -60,17 +60,17 @@ class Moments:
 
     def projected(self, columns: Float[Tensor, "functions fewer"]) -> Moments:
         """Moments of linear combinations of the functions."""
-        parts = (columns.mT @ part @ columns for part in (self.early, self.cross, self.late))
-        return Moments(*parts, self.trajectory, self.lag, self.length)
+        early, cross, late = (columns.mT @ part @ columns for part in (self.early, self.cross, self.late))
+        return Moments(early, cross, late, self.trajectory, self.lag, self.length)
 
-    def mean(
-        self, weights: Float[Tensor, "draws blocks"] | None = None
-    ) -> tuple[Float[Tensor, "*draws functions functions"], ...]:
-        """Early, cross and late moments of a pair, for each row of weights."""
+    def mean(self, weights: Float[Tensor, "draws blocks"] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Early, cross and late moments of a pair, functions by functions, for each row of weights."""
         if weights is None:
-            return tuple(part.sum(0) / self.pairs for part in (self.early, self.cross, self.late))
+            return self.early.sum(0) / self.pairs, self.cross.sum(0) / self.pairs, self.late.sum(0) / self.pairs
         pairs = (weights @ self.sizes)[:, None, None]
-        return tuple(torch.einsum("db,bij->dij", weights, part) / pairs for part in (self.early, self.cross, self.late))
+        parts = (self.early, self.cross, self.late)
+        early, cross, late = (torch.einsum("db,bij->dij", weights, part) / pairs for part in parts)
+        return early, cross, late
 
     def joined(self, other: Moments) -> Moments:
         """Moments of more trajectories, from another pass or another machine.
@@ -83,9 +83,9 @@ class Moments:
         own, theirs = ((one.lag, one.length, one.early.shape[1]) for one in (self, other))
         if own != theirs:
             raise DataError(expected("other", f"lag, block and functions {own}", theirs))
-        parts = (torch.cat([getattr(self, n), getattr(other, n)]) for n in ("early", "cross", "late"))
+        early, cross, late = (torch.cat([getattr(self, n), getattr(other, n)]) for n in ("early", "cross", "late"))
         after = other.trajectory + self.trajectory.max() + 1
-        return Moments(*parts, torch.cat([self.trajectory, after]), self.lag, self.length)
+        return Moments(early, cross, late, torch.cat([self.trajectory, after]), self.lag, self.length)
 
 
 def block_length(frames: int, lag: int, functions: int) -> int:
@@ -129,9 +129,9 @@ def streamed(
             owner.append(k)
     if not rows:
         raise ConvergenceError(expected("trajectories", f"one longer than the lag of {lag} frames", "none"))
-    parts = (torch.stack(part) for part in zip(*rows, strict=True))
+    early, cross, late = (torch.stack(part) for part in zip(*rows, strict=True))
     trajectory = torch.tensor(owner, device=rows[0][0].device)
-    return Moments(*parts, trajectory, lag, block)
+    return Moments(early, cross, late, trajectory, lag, block)
 
 
 def windows(chunks: Iterable[Tensor], basis: Basis, lag: int, block: int) -> Iterator[Tensor]:

@@ -57,7 +57,8 @@ class PairSums(NamedTuple):
 class Problem(Protocol):
     """A smooth convex function of the multipliers (states, draws)."""
 
-    sign: float
+    @property
+    def sign(self) -> float: ...
 
     def only(self, draws: Tensor) -> Problem:
         """The same for some columns."""

@@ -107,8 +107,11 @@ def chapman_kolmogorov(
     """
     if not multiples or min(multiples) < 2:
         raise DataError(expected("multiples", "numbers from 2 on", list(multiples)))
-    inside = pcca(model.transition_matrix, sets).sets() if isinstance(sets, int) else None
-    inside = inside or [places(model, one, "sets") for one in sets]
+    inside: Sequence[Sequence[int] | Tensor]
+    if isinstance(sets, int):
+        inside = pcca(model.transition_matrix, sets).sets()
+    else:
+        inside = [places(model, one, "sets") for one in sets]
     member = indicators(inside, len(model.states)).to(model.transition_matrix)
     freedom, count = model.weights.freedom, len(multiples) * member.shape[1]
     if not count < freedom:
@@ -120,8 +123,8 @@ def chapman_kolmogorov(
     off = predicted - seen
     p_value = _hotelling(off[0].flatten(), off[1:].flatten(1), freedom)
     times = torch.tensor([k * model.spec.lag * model.time_step for k in multiples])
-    draws = (Draws(part[1:][None], unit="") for part in (predicted, seen, off))
-    return ChapmanKolmogorov(times, *draws, p_value, model.unit)
+    forecast, found, gap = (Draws(part[1:][None], unit="") for part in (predicted, seen, off))
+    return ChapmanKolmogorov(times, forecast, found, gap, p_value, model.unit)
 
 
 def _counted(model: FittedMarkovStateModel, data: Any, multiple: int) -> BlockCounts:

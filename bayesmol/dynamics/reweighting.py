@@ -78,16 +78,14 @@ class EquilibriumMoments:
 
     def projected(self, columns: Float[Tensor, "functions fewer"]) -> EquilibriumMoments:
         """Moments of linear combinations of the functions, which are independent."""
-        parts = (
+        early, cross, late = (
             torch.einsum("bkij,kl,im,jn->blmn", part, columns, columns, columns)
             for part in (self.early, self.cross, self.late)
         )
         identity = torch.eye(columns.shape[1]).to(columns)
-        return EquilibriumMoments(*parts, self.trajectory, self.lag, self.length, identity)
+        return EquilibriumMoments(early, cross, late, self.trajectory, self.lag, self.length, identity)
 
-    def mean(
-        self, weights: Float[Tensor, "draws blocks"] | None = None
-    ) -> tuple[Float[Tensor, "*draws functions functions"], ...]:
+    def mean(self, weights: Float[Tensor, "draws blocks"] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Early, cross and late moments of a pair at equilibrium, for each row of weights with its own reweighting.
 
         Raises
@@ -196,13 +194,13 @@ def _third_moments(
             key = k // together, 0 if together > 1 else place
             new = _cubes(frames[:-lag], frames[lag:])
             sums[key] = tuple(a + b for a, b in zip(sums[key], new, strict=True)) if key in sums else new
-    parts = (torch.stack(part) for part in zip(*sums.values(), strict=True))
+    early, cross, late = (torch.stack(part) for part in zip(*sums.values(), strict=True))
     owner = torch.tensor([group for group, _ in sums], device=independent.device)
-    return EquilibriumMoments(*parts, owner, lag, block, independent)
+    return EquilibriumMoments(early, cross, late, owner, lag, block, independent)
 
 
 def _cubes(early: Tensor, late: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     functions = early.shape[1]
     first, last = ((x[:, :, None] * x[:, None, :]).flatten(1) for x in (early, late))
-    found = early.mT @ first, (first.mT @ late), early.mT @ last
-    return tuple(part.reshape(functions, functions, functions) for part in found)
+    shape = functions, functions, functions
+    return (early.mT @ first).reshape(shape), (first.mT @ late).reshape(shape), (early.mT @ last).reshape(shape)

@@ -115,7 +115,7 @@ class SGOOP:
             near = _near(candidates, gaps, self.directions // 2, source)
             more = walk.statistics(near, self.bins)
             candidates = torch.cat([candidates, near])
-            summed = tuple(torch.cat([a, b], 1) for a, b in zip(summed, more, strict=True))
+            summed = torch.cat([summed[0], more[0]], 1), torch.cat([summed[1], more[1]], 1)
             gaps = torch.cat([gaps, self._gaps(more, None)])
         best = candidates[gaps.argmax()]
         weights = self._weights(walk, frames @ (best / spread), source)
@@ -194,7 +194,8 @@ class _Steps:
         if not parts:
             raise ConvergenceError(expected("trajectories", "one of two frames or more", "none"))
         length = math.ceil(sum(map(len, parts)) / _BLOCKS)
-        blocks, owners, total = [], [], 0
+        owners: list[int] = []
+        blocks, total = [], 0
         for k, part in enumerate(parts):
             blocks.append(total + torch.arange(len(part) - 1, device=spread.device) // length)
             total = int(blocks[-1][-1]) + 1

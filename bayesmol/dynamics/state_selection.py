@@ -92,7 +92,8 @@ def compare_states(
 
 def _pieces(trajectories: Trajectories, folds: int, lag: int) -> tuple[tuple[Tensor, ...], Int[Tensor, " pieces"]]:
     """Stretches in the order of time, and the fold of each."""
-    pieces, fold = [], []
+    pieces: list[Tensor] = []
+    fold = []
     for k, part in enumerate(trajectories):
         cut = len(part) // folds > 2 * lag
         stretches = part.tensor_split(folds) if cut else (part,)

@@ -119,14 +119,14 @@ def pathways(
     Metzner, Schütte, Vanden-Eijnden, Multiscale Model. Simul. 7, 1192 (2009), section 3.
     """
     left = _network(net)
-    ends = [set(s.tolist()) for s in checked_sets(len(net), source=source, target=target)]
+    first, last = (set(s.tolist()) for s in checked_sets(len(net), source=source, target=target))
     if not 0 < share <= 1:
         raise DataError(expected("share", "a number in (0, 1]", share))
     found: list[Pathway] = []
-    total = sum(flow for i in ends[0] for flow in left[i].values())
+    total = sum(flow for i in first for flow in left[i].values())
     carried, spare = 0.0, 1e-12 * total
     while carried < share * total - spare:
-        states = _strongest(left, *ends, spare)
+        states = _strongest(left, first, last, spare)
         if states is None or len(found) == most:
             got = f"{carried / total:.3f} by {len(found)}"
             raise ConvergenceError(expected("pathways", f"{share} of the flux", got, "allow more paths or less flux"))

@@ -226,14 +226,15 @@ class _Pairs:
 
     def moments(self, network: StateNetwork, starts: Tensor, *, reversible: bool) -> tuple[Tensor, Tensor, Tensor]:
         early, late = network(self.frames[starts]), network(self.frames[starts + self.lag])
-        found = tuple(a.mT @ b / len(starts) for a, b in ((early, early), (early, late), (late, late)))
+        size = len(starts)
+        found = early.mT @ early / size, early.mT @ late / size, late.mT @ late / size
         return symmetrised(*found) if reversible else found
 
 
 def _initial(spec: VAMPNet, frames: Tensor, source: torch.Generator) -> StateNetwork:
     """Weights of variance 1 / inputs, biases zero."""
     sizes = (frames.shape[1], *spec.widths, spec.states)
-    numbers = {"generator": source, "dtype": frames.dtype, "device": frames.device}
+    numbers: dict[str, Any] = {"generator": source, "dtype": frames.dtype, "device": frames.device}
     weights = tuple(torch.randn(n, m, **numbers) / n**0.5 for n, m in itertools.pairwise(sizes))
     spread = frames.std(0, correction=0)
     scale = torch.where(spread > 0, spread, 1.0)

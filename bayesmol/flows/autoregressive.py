@@ -46,17 +46,21 @@ class Chain(Transform):
         self.features = Features(circular, context)
         rank = torch.argsort(order) + 1
         sources = self.features.sources
-        before = torch.where(sources < 0, 0, rank[sources.clamp_min(0)])
-        after = rank.repeat(maps.parameters)
+        before = torch.where(sources < 0, torch.zeros_like(sources), rank[sources.clamp_min(0)])
+        after = rank.repeat(maps.numbers)
         self.conditioner = Conditioner(len(sources), len(after), width, layers, (before, after))
 
-    def forward(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def forward(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mapped rows, and the log-determinant of each."""
-        planes = self.conditioner(self.features(inputs, context)).unflatten(0, (self.maps.parameters, -1))
+        planes = self.conditioner(self.features(inputs, context)).unflatten(0, (self.maps.numbers, -1))
         z, slopes = self.maps(inputs.mT, planes)
         return z.mT, slopes.sum(0)
 
-    def inverse(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def inverse(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mapped rows, and the log-determinant of each."""
         columns = [torch.zeros_like(inputs[:, 0]) for _ in self.order]
         volume = torch.zeros_like(inputs[:, 0])

@@ -23,6 +23,8 @@ class GaussianUniform(nn.Module):
         Which coordinates are angles.
     """
 
+    circular: Tensor
+
     def __init__(self, circular: Bool[Tensor, " dimension"]) -> None:
         super().__init__()
         if circular.ndim != 1 or not len(circular):

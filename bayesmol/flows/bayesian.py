@@ -64,7 +64,8 @@ class BayesianFlow:
         """
         vectors = self.posterior.sample(members, seed=generator(seed, self.posterior.mean.device))
         module = _Density(self.flow)
-        return Ensemble([self.weights.module(module, vector).flow.requires_grad_(False) for vector in vectors])
+        flows: list[Any] = [self.weights.module(module, vector).flow for vector in vectors]
+        return Ensemble([flow.requires_grad_(False) for flow in flows])
 
 
 @dataclass(frozen=True)

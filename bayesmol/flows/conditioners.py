@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +33,10 @@ class Features(nn.Module):
     sources
         Coordinate from which each feature is made; -1 for context.
     """
+
+    angles: Tensor
+    lines: Tensor
+    sources: Tensor
 
     def __init__(self, circular: Bool[Tensor, " coordinates"], context: int = 0) -> None:
         super().__init__()
@@ -75,6 +80,10 @@ class Conditioner(nn.Module):
     Germain, Gregor, Murray, Larochelle, ICML (2015), equations 8, 9 and 12 (masks).
     """
 
+    first_mask: Tensor
+    middle_mask: Tensor
+    last_mask: Tensor
+
     def __init__(
         self,
         inputs: int,
@@ -110,7 +119,8 @@ class Conditioner(nn.Module):
         if not self.inputs:
             inputs = inputs.new_zeros(len(inputs), 1)
         start = h = functional.silu(functional.linear(inputs, self._weight(self.first, "first"), self.first.bias))
-        for layer in self.middle:
+        layers: list[Any] = list(self.middle)
+        for layer in layers:
             h = functional.silu(functional.linear(h, self._weight(layer, "middle"), layer.bias))
         return h + start if len(self.middle) else h
 

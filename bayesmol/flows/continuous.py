@@ -30,6 +30,8 @@ class MeanFreeGaussian(nn.Module):
     is their density in orthonormal coordinates of the (N − 1) D-dimensional space of centred configurations.
     """
 
+    _place: Tensor
+
     def __init__(self, particles: int, space: int) -> None:
         super().__init__()
         self.particles, self.space, self.dimension = particles, space, particles * space

@@ -80,6 +80,8 @@ class MeanFree(Coordinates):
     (Helmert's matrix); the volume is conserved, and a rotation of x is the same rotation of each v.
     """
 
+    basis: Tensor
+
     def __init__(self, particles: int, space: int) -> None:
         if particles < 2 or space < 1:
             raise DataError(expected("particles, space", "two or more, in one dimension or more", (particles, space)))

@@ -30,6 +30,10 @@ class Coupling(Transform):
         The family of maps of those coordinates.
     """
 
+    given: Tensor
+    moved: Tensor
+    order: Tensor
+
     def __init__(
         self,
         moved: Bool[Tensor, " dimension"],
@@ -47,19 +51,23 @@ class Coupling(Transform):
         self.register_buffer("order", torch.argsort(torch.cat([given, changed])))
         self.features = Features(circular[given], context)
         self.maps = maps
-        self.conditioner = Conditioner(len(self.features.sources), maps.parameters * len(changed), width, layers)
+        self.conditioner = Conditioner(len(self.features.sources), maps.numbers * len(changed), width, layers)
 
-    def forward(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def forward(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mapped rows, and the log-determinant of each."""
         return self._mapped(inputs, context, inverse=False)
 
-    def inverse(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def inverse(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mapped rows, and the log-determinant of each."""
         return self._mapped(inputs, context, inverse=True)
 
     def _mapped(self, rows: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         given = rows.index_select(1, self.given)
-        planes = self.conditioner(self.features(given, context)).unflatten(0, (self.maps.parameters, -1))
+        planes = self.conditioner(self.features(given, context)).unflatten(0, (self.maps.numbers, -1))
         moved, slopes = self.maps(rows.index_select(1, self.moved).mT, planes, inverse=inverse)
         return torch.cat([given, moved.mT], 1).index_select(1, self.order), slopes.sum(0)
 

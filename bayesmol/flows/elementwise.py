@@ -22,7 +22,10 @@ Planes = Float[Tensor, "coordinates rows"]
 class Elementwise(Protocol):
     """A family of increasing maps of each coordinate; parameters zero are the identity."""
 
-    parameters: int
+    @property
+    def numbers(self) -> int:
+        """Parameters of one coordinate."""
+        ...
 
     def __call__(
         self,
@@ -54,11 +57,18 @@ class Splines(nn.Module):
     The angles of turning come from the global stream of random numbers; see ``conditioners.reproducible``.
     """
 
+    circular: Tensor
+    bound: Tensor
+    straight: Tensor
+    period: Tensor
+    frequency: Tensor
+    turn: Tensor
+
     def __init__(self, circular: Bool[Tensor, " coordinates"], bins: int, bound: float) -> None:
         super().__init__()
         if not 2 <= bins <= 256 or not 0 < bound < math.inf:
             raise DataError(expected("bins, bound", "2 to 256 bins in an interval of positive length", (bins, bound)))
-        self.bins, self.parameters, self.angles = bins, 3 * bins + 2, bool(circular.any())
+        self.bins, self.numbers, self.angles = bins, 3 * bins + 2, bool(circular.any())
         dtype = torch.get_default_dtype()
         self.register_buffer("circular", circular.clone())
         self.register_buffer("bound", torch.where(circular, math.pi, bound).to(dtype))
@@ -100,7 +110,9 @@ def _log_scale(raw: Tensor) -> Tensor:
 class Shifts(nn.Module):
     r"""Affine maps :math:`z = e^{s} x + t` of straight coordinates with :math:`|s| < 3`, and turns of circles."""
 
-    parameters = 2
+    circular: Tensor
+
+    numbers = 2
 
     def __init__(self, circular: Bool[Tensor, " coordinates"]) -> None:
         super().__init__()
@@ -127,13 +139,17 @@ class Marginals(Transform):
     def __init__(self, maps: Elementwise, coordinates: int) -> None:
         super().__init__()
         self.maps = maps
-        self.weight = nn.Parameter(torch.zeros(maps.parameters, coordinates, 1))
+        self.weight = nn.Parameter(torch.zeros(maps.numbers, coordinates, 1))
 
-    def forward(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def forward(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mapped rows, and the log-determinant of each."""
         return self._mapped(inputs, inverse=False)
 
-    def inverse(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def inverse(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mapped rows, and the log-determinant of each."""
         return self._mapped(inputs, inverse=True)
 

@@ -55,6 +55,10 @@ class EquivariantField(nn.Module):
     Köhler, Klein, Noé, ICML (2020), arXiv:2006.02425; Satorras, Hoogeboom, Welling, ICML (2021), arXiv:2102.09844.
     """
 
+    difference: Tensor
+    both: Tensor
+    centres: Tensor
+
     def __init__(
         self,
         particles: int,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from nflows.transforms.base import Transform
@@ -28,6 +30,8 @@ class Flow(nn.Module):
     ----------
     Papamakarios, Nalisnick, Rezende, Mohamed, Lakshminarayanan, J. Mach. Learn. Res. 22, 57 (2021), equation 3.
     """
+
+    base: Any  # GaussianUniform, or another density of latent rows
 
     def __init__(self, base: GaussianUniform, transform: Transform) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from torch import Tensor
 from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.flows.continuous import ContinuousFlow
 from bayesmol.flows.counted import Counted
-from bayesmol.flows.optimisation import Optimisation
+from bayesmol.flows.optimisation import Objective, Optimisation
 from bayesmol.flows.proposal import Target
 from bayesmol.flows.training import Training, train
 from bayesmol.inference.metropolis import MALA
@@ -105,7 +106,8 @@ class FlowMatching:
         source = generator(seed, next(flow.parameters()).device)
         resumed = checkpoint is not None and Path(checkpoint).exists()
         rows, evaluations = (None, 0) if resumed else self._first(flow, target, samples, source)
-        training = train(_Matching(self, rows), flow, target, seed=source, checkpoint=checkpoint, spent=evaluations)
+        matching = cast(Objective, _Matching(self, rows))
+        training = train(matching, flow, target, seed=source, checkpoint=checkpoint, spent=evaluations)
         note = "the flow learned the density of its samples; only weights make averages those of the energy"
         return replace(training, notes=(note,))
 

@@ -135,7 +135,7 @@ class ForceField:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write all parameters into one npz file of plain arrays."""
-        content = {"format": np.array(_FORMAT), "coulomb": np.array(self.coulomb)}
+        content: dict[str, Any] = {"format": np.array(_FORMAT), "coulomb": np.array(self.coulomb)}
         content |= {name: value.cpu().numpy() for name, value in self._tensors().items()}
         if self.solvent is not None:
             content |= {f"solvent_{name}": np.array(value) for name, value in self.solvent.numbers().items()}
@@ -170,10 +170,11 @@ class ForceField:
     @classmethod
     def from_state(cls, header: dict[str, Any], arrays: dict[str, Tensor]) -> ForceField:
         """The force field that :meth:`state` described."""
-        own = {name: value for name, value in arrays.items() if not name.startswith("solvent_")}
+        own: dict[str, Any] = {name: value for name, value in arrays.items() if not name.startswith("solvent_")}
         solvent = None
         if "solvent" in header:
-            solvent = Solvent(**{name: arrays[f"solvent_{name}"] for name in _SOLVENT}, **header["solvent"])
+            parts: dict[str, Any] = {name: arrays[f"solvent_{name}"] for name in _SOLVENT}
+            solvent = Solvent(**parts, **header["solvent"])
         return cls(**own, coulomb=float(header["coulomb"]), solvent=solvent)
 
     def in_vacuum(self) -> ForceField:
@@ -242,9 +243,9 @@ class _Gradient(torch.autograd.Function):
 def _parameters(found: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a force field from the arrays of a file."""
     solvent = {name.removeprefix("solvent_"): found.pop(name) for name in list(found) if name.startswith("solvent_")}
-    content = {name: float(value) if value.ndim == 0 else torch.from_numpy(value) for name, value in found.items()}
-    if solvent:
-        content["solvent"] = Solvent(
-            **{name: float(value) if value.ndim == 0 else torch.from_numpy(value) for name, value in solvent.items()}
-        )
-    return content
+    content = _plain(found)
+    return content | {"solvent": Solvent(**_plain(solvent))} if solvent else content
+
+
+def _plain(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: float(value) if value.ndim == 0 else torch.from_numpy(value) for name, value in found.items()}

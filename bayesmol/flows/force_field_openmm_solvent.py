@@ -74,14 +74,19 @@ def custom_solvent(force: Any) -> Solvent:
     )
     columns = torch.tensor(plain(force.getNumParticles(), force.getParticleParameters), dtype=torch.float64)
     inner = columns[:, 1]
-    found = {"charges": columns[:, 0], "radii": (inner + offset) * nm(), "scales": columns[:, 2] / inner}
+    found: dict[str, Any] = {
+        "charges": columns[:, 0],
+        "radii": (inner + offset) * nm(),
+        "scales": columns[:, 2] / inner,
+    }
     found |= {"alpha": alpha, "beta": beta, "gamma": gamma, "offset": offset * nm()}
-    return Solvent(**found, **_custom_energy(terms))
+    return Solvent(**(found | _custom_energy(terms)))
 
 
 def _custom_energy(terms: list[str]) -> dict[str, float]:
     """Strength, and tension and probe if there is a surface term."""
-    bare, constants = [], {}
+    bare: list[str] = []
+    constants: dict[str, str] = {}
     for term in terms:
         parts = term.split(";")
         bare.append(";".join(part for part in parts if not _constant(part)))

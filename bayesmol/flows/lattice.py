@@ -143,7 +143,7 @@ class Ising:
             for before, beta in pairwise(ladder):
                 log_weights -= (beta - before) * self.energy(spins).double()
                 for colour in (black, ~black):
-                    field = sum(spins.roll(shift, axis) for shift in (1, -1) for axis in (1, 2))
+                    field = torch.stack([spins.roll(shift, axis) for shift in (1, -1) for axis in (1, 2)]).sum(0)
                     up = torch.sigmoid(2 * beta * field)
                     new = 2.0 * (torch.rand(shape, generator=source, device=device) < up) - 1
                     spins = torch.where(colour, new, spins)

@@ -77,6 +77,7 @@ class MixedCouplings:
         self, moved: Bool[Tensor, " dimension"], circular: Bool[Tensor, " dimension"], context: int
     ) -> Coupling:
         kinds = circular[moved]
+        maps: Splines | Shifts
         if bool(kinds.all()):
             maps, width = Splines(kinds, self.bins, self.bound), max(self.width // 2, 1)
         else:

@@ -145,7 +145,8 @@ def disagreement(
     energies = [None if target is None else target.reduced_energy(x).double() for x in rows]
     logs = [None if u is None else -u - log_q.detach() for u, (_, log_q) in zip(energies, drawn, strict=True)]
     parts = [_expectation(observable(x), log_w, unit) for x, log_w in zip(rows, logs, strict=True)]
-    members = Estimate(*(torch.stack([getattr(p, name) for p in parts]) for name in _FIELDS), unit)
+    value, error, worth = (torch.stack([getattr(p, name) for p in parts]) for name in _FIELDS)
+    members = Estimate(value, error, worth, unit)
     if target is None:
         together = _averaged(members, ensemble.shares)
     else:

@@ -13,7 +13,7 @@ from bayesmol.flows.coordinates import Composed, Coordinates, Rows, Volume
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.rotors import LOG_VOLUME, labelled, unlabelled
 from bayesmol.flows.viewed import Viewed
-from bayesmol.flows.whitening import whitening
+from bayesmol.flows.whitened import whitening
 from bayesmol.inference.random import generator
 from bayesmol.representation.internal import internal_coordinates, internal_volume, positions, wrapped
 from bayesmol.representation.zmatrix import ZMatrix, zmatrix
@@ -43,6 +43,11 @@ class Internal(Coordinates):
         configurations is then the same for all three labellings, a third each; the inverse gives one of them. The two
         senses of such a rotor never mix.
     """
+
+    rotating: Tensor
+    columns: Tensor
+    pick: Tensor
+    signs: Tensor
 
     def __init__(self, matrix: ZMatrix, *, handed: bool = True, rotors: bool = True) -> None:
         atoms = len(matrix.atoms)
@@ -103,6 +108,9 @@ class TorsionOnly(Coordinates):
     The density of the torsions is :math:`\propto e^{-u(x(\tau))}\,d\tau`: a rigid model, with neither the vibrations
     of the rest nor the metric of the constraint. It is not the marginal of the density in Cartesian coordinates.
     """
+
+    chosen: Tensor
+    reference: Tensor
 
     def __init__(self, internal: Internal, x: Float[Tensor, "1 coordinates"]) -> None:
         chosen = (internal.rotating & internal.circular).nonzero().squeeze(1)

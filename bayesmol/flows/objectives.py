@@ -15,7 +15,7 @@ from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.flows.counted import Counted
 from bayesmol.flows.flow import Flow
 from bayesmol.flows.optimisation import Optimisation
-from bayesmol.flows.proposal import Target
+from bayesmol.flows.proposal import Proposal, Target
 from bayesmol.flows.training import Training, train
 from bayesmol.inference.importance import effective_size
 
@@ -25,7 +25,7 @@ _LOOKED = 4000
 
 
 def forward_loss(
-    flow: Flow, x: Float[Tensor, "points dimension"], weights: Float[Tensor, " points"] | None = None
+    flow: Proposal, x: Float[Tensor, "points dimension"], weights: Float[Tensor, " points"] | None = None
 ) -> Float[Tensor, ""]:
     r"""Forward divergence up to a constant, :math:`-\sum_i w_i \log q(x_i) / n`, on draws of the target."""
     log_q = flow.log_prob(x)

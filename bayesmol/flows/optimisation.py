@@ -86,8 +86,11 @@ class Optimisation:
 class Objective(Protocol):
     """What the loop needs of an objective: data for each round, and a loss for each step."""
 
-    optimisation: Optimisation
-    rounds: int
+    @property
+    def optimisation(self) -> Optimisation: ...
+
+    @property
+    def rounds(self) -> int: ...
 
     def refresh(
         self, flow: Flow, target: Counted, data: dict[str, Tensor], turn: int, source: torch.Generator

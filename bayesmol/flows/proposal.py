@@ -15,7 +15,8 @@ __all__ = ["Proposal", "Target"]
 class Target(Protocol):
     """An unnormalised density of rows: a Boltzmann density, or one seen in other coordinates."""
 
-    dimension: int
+    @property
+    def dimension(self) -> int: ...
 
     def reduced_energy(self, x: Float[Tensor, "points dimension"]) -> Float[Tensor, " points"]:
         """Minus the log-density of each row, up to a constant; may be infinite."""
@@ -26,7 +27,8 @@ class Target(Protocol):
 class Proposal(Protocol):
     """A normalised density that can be sampled: a flow, a mixture of flows, a symmetrised flow."""
 
-    dimension: int
+    @property
+    def dimension(self) -> int: ...
 
     def log_prob(self, x: Float[Tensor, "points dimension"]) -> Float[Tensor, " points"]:
         """Normalised log-density of each row, in nats."""

@@ -32,7 +32,7 @@ class RenewedKL(ForwardKL):
         Samples that move in a round, and steps of a trajectory.
     """
 
-    rounds: int = 60
+    rounds: int = 60  # type: ignore[misc]  # a setting here, fixed in the base
     moved: int = 1024
     leapfrogs: int = 10
 

@@ -17,7 +17,7 @@ from bayesmol.flows.force_field import ForceField
 from bayesmol.flows.mixed_couplings import MixedCouplings
 from bayesmol.flows.molecular_coordinates import Internal
 from bayesmol.flows.training import Training
-from bayesmol.flows.whitening import Whitening
+from bayesmol.flows.whitened import Whitening
 from bayesmol.representation.zmatrix import ZMatrix
 
 __all__ = [
@@ -57,7 +57,7 @@ def architecture_from_state(header: dict[str, Any]) -> Any:
     """Architecture from what :func:`architecture_state` gave."""
     if header["kind"] not in _ARCHITECTURES:
         raise FormatError(expected("architecture", f"one of {sorted(_ARCHITECTURES)}", repr(header["kind"])))
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
+    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in header["settings"].items()}
     return _ARCHITECTURES[header["kind"]](**settings)
 
 
@@ -69,7 +69,8 @@ def coordinates_state(coordinates: Composed) -> State:
     DataError
         If a part has no form in a file.
     """
-    headers, arrays = [], {}
+    headers: list[Any] = []
+    arrays: dict[str, Tensor] = {}
     for i, part in enumerate(coordinates.parts):
         header, own = _part_state(part)
         headers.append(header)
@@ -98,8 +99,8 @@ def density_from_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> Bol
     energy = _unknown
     if header["force_field"] is not None:
         energy = ForceField.from_state(header["force_field"], _below(arrays, "field.")).energy
-    plain = {name: header[name] for name in _PLAIN}
-    rest = {name: arrays[name] for name in _OPTIONAL if name in arrays}
+    plain: dict[str, Any] = {name: header[name] for name in _PLAIN}
+    rest: dict[str, Any] = {name: arrays[name] for name in _OPTIONAL if name in arrays}
     return replace(BoltzmannDensity(energy, **plain, shape=tuple(header["shape"])), **rest)
 
 

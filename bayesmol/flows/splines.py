@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -115,12 +116,12 @@ class _Pick(torch.autograd.Function):
         return (shares * _before(index, shares)).sum(1), here, ends
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs[2:])
         ctx.bins = len(inputs[1])
 
     @staticmethod
-    def backward(ctx, below: Tensor, here: Tensor, ends: Tensor):
+    def backward(ctx: Any, below: Tensor, here: Tensor, ends: Tensor) -> Any:
         return *_Spread.apply(below, here, ends, *ctx.saved_tensors, ctx.bins), None, None
 
 
@@ -130,18 +131,20 @@ class _Spread(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(below, here, ends, index, following, bins: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        below: Tensor, here: Tensor, ends: Tensor, index: Tensor, following: Tensor, bins: int
+    ) -> tuple[Tensor, Tensor]:
         order = torch.empty(1, bins, device=below.device, dtype=below.dtype)
         shares = (below[:, None] * _before(index, order)).scatter(1, index.expand(2, 1, *index.shape), here[:, None])
         raw = ends.new_zeros(bins, *index.shape).scatter(0, index[None], ends[:1])
         return shares, raw.scatter_add(0, following[None], ends[1:])
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs[3:5])
 
     @staticmethod
-    def backward(ctx, shares: Tensor, raw: Tensor):
+    def backward(ctx: Any, shares: Tensor, raw: Tensor) -> Any:
         return *_Pick.apply(shares, raw, *ctx.saved_tensors), None, None, None
 
 

@@ -50,6 +50,8 @@ class Steered(Flow):
 class _Heated(Transform):
     """The transform of a flow at the logarithm of a ratio of temperatures, then the deviations divided by its root."""
 
+    circular: Tensor
+
     def __init__(self, flow: Flow, log_ratios: Float[Tensor, "temperatures 1"]) -> None:
         super().__init__()
         self.transform, self.log_ratios = flow.transform, log_ratios
@@ -60,13 +62,17 @@ class _Heated(Transform):
             remedy = "build the flow with context=1"
             raise DataError(expected("flow", "one number of context, the temperature", self.context, remedy))
 
-    def forward(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def forward(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Latent rows with unit variance, and the log-determinant."""
         ratios = self._of(inputs)
         z, volume = self.transform(inputs, ratios if self.context else None)
         return self._scaled(z, -ratios / 2), volume - self.lines * ratios[:, 0] / 2
 
-    def inverse(self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None):
+    def inverse(
+        self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Configurations of latent rows, and the log-determinant."""
         ratios = self._of(inputs)
         x, volume = self.transform.inverse(self._scaled(inputs, ratios / 2), ratios if self.context else None)
@@ -120,13 +126,15 @@ class AdditiveCouplings:
 class _Additions(nn.Module):
     """Shifts of straight coordinates, and turns of circles."""
 
-    parameters = 1
+    numbers = 1
 
     def __init__(self, circular: Bool[Tensor, " coordinates"]) -> None:
         super().__init__()
         self.shifts = Shifts(circular)
 
-    def forward(self, x: Tensor, parameters: Tensor, *, inverse: bool = False, chosen: slice = slice(None)):
+    def forward(
+        self, x: Tensor, parameters: Tensor, *, inverse: bool = False, chosen: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
         """Value and log-derivative, which is zero."""
         both = torch.cat([torch.zeros_like(parameters), parameters])
         return self.shifts(x, both, inverse=inverse, chosen=chosen)

@@ -172,8 +172,8 @@ class TemperatureSteering:
             chances = log_weights.softmax(0)
             rows.append(torch.multinomial(chances, _PICKED, replacement=True, generator=source))
             say.append(float(kish(log_weights)) / len(energy))
-        say = energy.new_tensor(say)
-        each = {"ratios": ratios.to(energy), "say": say / say.max()}
+        shares = energy.new_tensor(say)
+        each = {"ratios": ratios.to(energy), "say": shares / shares.max()}
         return {"rows": torch.cat(rows)} | {name: v.repeat_interleave(_PICKED) for name, v in each.items()}
 
     def _ratios(self, strata: int, coldest: float, source: torch.Generator) -> Float[Tensor, " strata"]:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,6 +55,8 @@ class StochasticFlow(Flow):
     Wu, Köhler, Noé, NeurIPS 33 (2020) (arXiv:2002.06707); Jarzynski, Phys. Rev. Lett. 78, 2690 (1997).
     """
 
+    target: Target
+
     def __init__(
         self, base: GaussianUniform, target: Target, layers: Sequence[Transform | Langevin | Metropolis]
     ) -> None:
@@ -67,9 +69,10 @@ class StochasticFlow(Flow):
     @property
     def evaluations(self) -> int:
         """Energies that one path costs, with that of its end."""
-        return 1 + sum(layer.evaluations for layer in self.layers if not isinstance(layer, Transform))
+        layers: list[Any] = list(self.layers)
+        return 1 + sum(layer.evaluations for layer in layers if not isinstance(layer, Transform))
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> NoReturn:
         """There is none: the density of a draw is an integral over all paths to it.
 
         Raises
@@ -80,13 +83,16 @@ class StochasticFlow(Flow):
         remedy = "use the log-density that comes with draws, in weights, or a flow without moves"
         raise ApplicabilityError(expected("flow", "one with a density of rows", "a stochastic one", remedy))
 
-    push = log_prob
+    def push(self, z: Tensor, context: Tensor | None = None) -> NoReturn:
+        """As :meth:`log_prob`."""
+        self.log_prob(z, context)
 
     def path(self, z: Float[Tensor, "points dimension"], source: torch.Generator) -> Move:
         r"""Ends of paths that start at z, :math:`\sum \Delta S`, and what is accepted; differentiable if enabled."""
         circular = self.base.circular if self.angles else None
         rows, entropy, chance = z, z.new_zeros(len(z)), z.new_zeros(len(z))
-        for layer in self.layers:
+        layers: list[Any] = list(self.layers)
+        for layer in layers:
             if isinstance(layer, Transform):
                 rows, volume = layer.inverse(rows, None)
                 entropy = entropy + volume
@@ -210,6 +216,7 @@ class PathDivergence(ReverseKL):
         self, flow: Flow, target: Counted, data: dict[str, Tensor], source: torch.Generator
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
         """Minus the mean log-weight of the paths that have one, and a term of value zero for the choices."""
+        assert isinstance(flow, StochasticFlow), "see fit"
         size = self.optimisation.batch
         z = flow.base.sample(size, seed=source, dtype=flow.dtype)
         move = flow.path(z, source)

@@ -14,7 +14,7 @@ from bayesmol.flows.coordinates import Cartesian, Composed, MeanFree, Planar
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.molecular_coordinates import molecular
 from bayesmol.flows.viewed import Viewed
-from bayesmol.flows.whitening import whitening
+from bayesmol.flows.whitened import whitening
 from bayesmol.inference.metropolis import HamiltonianMonteCarlo
 from bayesmol.inference.random import generator
 from bayesmol.inference.tempering import ParallelTempering, Tempered
@@ -199,7 +199,7 @@ def suitable(density: BoltzmannDensity, kind: Kind) -> Kind:
         return kind
     if density.species is not None and len(density.species) > 2:
         return "internal"
-    return {0: "cartesian", 2: "planar"}.get(density.space, "mean-free")
+    return "cartesian" if density.space == 0 else "planar" if density.space == 2 else "mean-free"
 
 
 def _source(density: BoltzmannDensity, samples: Tensor | None, seed: int | torch.Generator) -> torch.Generator:

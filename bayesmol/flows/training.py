@@ -262,8 +262,8 @@ class _Loop:
     def _finish(self) -> Training:
         self._set(self.average if self.kept is None else self.kept)
         count = self.count
-        history = {name: tuple((int(i), v) for i, v in getattr(count, name)) for name in _HISTORY}
-        spent = {"skipped": count.skipped, "cpu_seconds": count.seconds}
+        history: dict[str, Any] = {name: tuple((int(i), v) for i, v in getattr(count, name)) for name in _HISTORY}
+        spent: dict[str, Any] = {"skipped": count.skipped, "cpu_seconds": count.seconds}
         return Training(count.step, self.target.evaluations, count.reason, **spent, **history)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -175,7 +176,7 @@ def _clip(stack: Iterable[Tensor]) -> None:
         If one is not finite.
     """
     slopes = [weight.grad for weight in stack if weight.grad is not None]
-    norms = sum(slope.flatten(1).square().sum(1) for slope in slopes).sqrt()
+    norms = reduce(torch.add, [slope.flatten(1).square().sum(1) for slope in slopes]).sqrt()
     if not bool(torch.isfinite(norms).all()):
         raise ConvergenceError(expected("loss", "a finite gradient", "none", "lower the rate"))
     for slope in slopes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -66,6 +66,9 @@ class Kernel(nn.Module):
     rounds
         Of messages along bonds.
     """
+
+    grid: Tensor
+    images: Tensor
 
     def __init__(self, *, width: int = 16, hidden: int = 32, components: int = 6, rounds: int = 1) -> None:
         super().__init__()
@@ -181,7 +184,7 @@ class Kernel(nn.Module):
     @staticmethod
     def _mean(laws: _Laws, local: _Local, z: Tensor, k: int) -> Tensor:
         """Standardised mean of a coordinate, given those of the same atom before it."""
-        first = {0: 0.0, 1: laws.within[..., 0] * z[..., 0]}
+        first: dict[int, Any] = {0: 0.0, 1: laws.within[..., 0] * z[..., 0]}
         both = laws.within[..., 1] * z[..., 0] + laws.within[..., 2] * z[..., 1]
         return local.shift[..., k] + (first[k] if k < 2 else both)
 

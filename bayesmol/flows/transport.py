@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -67,7 +68,7 @@ def transported(
     current = -float((base.exp() * log_q).sum())
     log_q, u, base = (value[known.cpu()] for value in (log_q, u, base))
 
-    def negative(position) -> tuple[float, list[float]]:
+    def negative(position: Any) -> tuple[float, list[float]]:
         lam, eta = (math.expm1(float(p)) for p in position)
         b = 1 / (1 + lam + eta)
         exponents = base - b * u + (lam * b - 1) * log_q

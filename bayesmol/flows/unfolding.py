@@ -87,7 +87,7 @@ class UnfoldedKL(ForwardKL):
     Celeux, Diebolt, Comput. Stat. Q. 2, 73 (1985) (stochastic expectation–maximisation).
     """
 
-    rounds: int = 12
+    rounds: int = 12  # type: ignore[misc]  # a setting here, fixed in the base
     unfolded: int = 8192
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class UnfoldedKL(ForwardKL):
             raise DataError(expected("rounds, unfolded", "positive counts", self))
 
     def refresh(
-        self, flow: SymmetricFlow, target: Counted, data: dict[str, Tensor], turn: int, source: torch.Generator
+        self, flow: Flow | SymmetricFlow, target: Counted, data: dict[str, Tensor], turn: int, source: torch.Generator
     ) -> dict[str, Tensor]:
         """One image of each sample.
 
@@ -115,9 +115,10 @@ class UnfoldedKL(ForwardKL):
         return {**data, "images": flow.likely(x[rows], source), "rows": rows}
 
     def loss(
-        self, flow: SymmetricFlow, target: Counted, data: dict[str, Tensor], source: torch.Generator
+        self, flow: Flow | SymmetricFlow, target: Counted, data: dict[str, Tensor], source: torch.Generator
     ) -> tuple[Float[Tensor, ""], None]:
         """Cross-entropy of one batch of images."""
+        assert isinstance(flow, SymmetricFlow), "see refresh"
         images, weights = data["images"], data["weights"][data["rows"]]
         some = torch.randint(len(images), (self.optimisation.batch,), generator=source, device=images.device)
         return forward_loss(flow.one, images[some], weights[some]), None

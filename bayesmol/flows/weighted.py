@@ -48,8 +48,11 @@ def tail_index(log_weights: Float[Tensor, " draws"]) -> float:
 class Judgement(Protocol):
     """What is asked of a trust report."""
 
-    verdict: str
-    reasons: tuple[str, ...]
+    @property
+    def verdict(self) -> str: ...
+
+    @property
+    def reasons(self) -> tuple[str, ...]: ...
 
 
 class BoltzmannDraws(Draws):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -105,7 +105,10 @@ class SequentialMonteCarlo:
         source, ratio = generator(second, x.device), self._log_ratio(x, log_q, target)
         log_weights = ratio.new_zeros(self.islands, self.particles // self.islands)
         # Of deviations 1 in d dimensions, this is about the step that half of the trajectories survive.
-        beta, step, found, accepted, effective = 0.0, x.shape[1] ** -0.25, [], [], []
+        found: list[tuple[float, float, Tensor]] = []
+        accepted: list[float] = []
+        effective: list[float] = []
+        beta, step = 0.0, x.shape[1] ** -0.25
         with progress("annealing") as advance:
             while beta < 1:
                 rung = len(found)
@@ -173,9 +176,18 @@ class SequentialMonteCarlo:
             shares.append(float(share.mean()))
         return place, sum(shares) / len(shares) if shares else self.acceptance
 
-    def _finished(self, x, log_weights, found, accepted, effective, *, fixed: bool) -> Particles:
+    def _finished(
+        self,
+        x: Tensor,
+        log_weights: Tensor,
+        found: list[tuple[float, float, Tensor]],
+        accepted: list[float],
+        effective: list[float],
+        *,
+        fixed: bool,
+    ) -> Particles:
         ladder, steps, scales = zip(*found, strict=True)
-        numbers = {"dtype": torch.float64, "device": x.device}
+        numbers: dict[str, Any] = {"dtype": torch.float64, "device": x.device}
         schedule = Schedule(torch.tensor(ladder, **numbers), torch.tensor(steps, **numbers), torch.stack(scales))
         evaluations = self.particles * (1 + len(ladder) * (1 + self.trajectories * self.leapfrogs))
         shares = (torch.tensor(accepted, **numbers), torch.tensor(effective, **numbers))

@@ -85,11 +85,11 @@ def block_bootstrap(
     length = block_length(values) if block is None else block
     if not 1 <= length <= draws:
         raise DataError(expected("block", f"from 1 to {draws}", length))
-    source, numbers = generator(seed, values.device), {"device": values.device}
+    source, device = generator(seed, values.device), values.device
     count, found = math.ceil(chains * draws / length), []
     for _ in range(replicates):
-        chain = torch.randint(chains, (count, 1), generator=source, **numbers)
-        first = torch.randint(draws, (count, 1), generator=source, **numbers)
-        place = chain * draws + (first + torch.arange(length, **numbers)) % draws
+        chain = torch.randint(chains, (count, 1), generator=source, device=device)
+        first = torch.randint(draws, (count, 1), generator=source, device=device)
+        place = chain * draws + (first + torch.arange(length, device=device)) % draws
         found.append(statistic(values.flatten(0, 1)[place.flatten()[: chains * draws]]))
     return torch.stack(found)

@@ -80,8 +80,8 @@ def free_energy_difference(
         got = f"an overlap worth {min(common, *worth):.2g} works"
         raise ConvergenceError(expected("works", f"at least {_OVERLAP:.0f} in common", got, "add intermediate states"))
     error = math.sqrt(max(sum(1 / share - 1 / n for share, n in zip(worth, counts, strict=True)), 0.0))
-    numbers = works[0].new_tensor([value, error, min(worth)])
-    return Estimate(*numbers, "")
+    mean, deviation, size = works[0].new_tensor([value, error, min(worth)])
+    return Estimate(mean, deviation, size, "")
 
 
 def _works(work: Tensor, name: str) -> Tensor:

@@ -22,7 +22,9 @@ from bayesmol.posterior import Gaussian
 __all__ = ["FittedDiscrepancy", "ModelDiscrepancy", "VarianceParts"]
 
 # Where the search of ln τ, ln a, ln ℓ, ln s begins and ends, all in units of the standard deviations of the data.
-_STARTS = [(0.0, amplitude, length, -1.5) for amplitude in (-0.5, -3.0) for length in (-1.5, 0.0, 1.5)]
+_STARTS: list[tuple[float, ...]] = [
+    (0.0, amplitude, length, -1.5) for amplitude in (-0.5, -3.0) for length in (-1.5, 0.0, 1.5)
+]
 _NONE = -9.0  # ln a of a discrepancy that is none
 _EARNED = 2.0  # nats that a discrepancy must add to the log-evidence
 _BOUNDS = [(-7.0, 4.0), (_NONE, 2.0), (-4.0, 5.0), (-7.0, 2.0)]

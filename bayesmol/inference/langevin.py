@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -111,7 +113,8 @@ class StochasticHamiltonian:
 
     def _schedule(self) -> tuple[list[float], list[bool]]:
         """Length of each step, and after which a draw is kept."""
-        lengths, kept = [], []
+        lengths: list[float] = []
+        kept: list[bool] = []
         while sum(kept) < self.draws:
             k = len(lengths)
             phase = 1.0 if self.cycle is None else (k % self.cycle) / self.cycle
@@ -120,9 +123,18 @@ class StochasticHamiltonian:
             kept.append(k >= self.warmup and phase >= 0.5 and (k + 1 - self.warmup) % self.thin == 0)
         return lengths, kept
 
-    def _chain(self, target, start, scales, lengths, kept, source, advance) -> Float[Tensor, "draws parameters"]:
+    def _chain(
+        self,
+        target: Any,
+        start: Tensor,
+        scales: Tensor,
+        lengths: list[float],
+        kept: list[bool],
+        source: torch.Generator,
+        advance: Callable[[], None],
+    ) -> Float[Tensor, "draws parameters"]:
         place, batches, found = start.detach().clone(), target.batches(source), []
-        noise = {"generator": source, "dtype": place.dtype, "device": place.device}
+        noise: dict[str, Any] = {"generator": source, "dtype": place.dtype, "device": place.device}
         speed = torch.randn(place.shape, **noise)
         force = scales * target.gradient(place, next(batches))
         for length, keep in zip(lengths, kept, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -70,7 +71,7 @@ class LowRankNormal:
     def sample(self, size: int, *, seed: int | torch.Generator) -> Float[Tensor, "size parameters"]:
         """Independent draws."""
         source = generator(seed, self.mean.device)
-        kind = {"generator": source, "dtype": self.mean.dtype, "device": self.mean.device}
+        kind: dict[str, Any] = {"generator": source, "dtype": self.mean.dtype, "device": self.mean.device}
         own = torch.randn(size, len(self.mean), **kind)
         return self.mean + own * self.diagonal.sqrt() + torch.randn(size, self.factor.shape[1], **kind) @ self.factor.mT
 

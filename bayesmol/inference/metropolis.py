@@ -102,8 +102,8 @@ class HamiltonianMonteCarlo:
             raise ConvergenceError(expected("acceptance", "above 0", 0, "give a shorter step or a longer warm-up"))
         trajectories = self.warmup + self.draws * self.thin
         evaluations = len(start) * (1 + trajectories * self.leapfrogs)
-        share = accepted / (self.draws * self.thin)
-        return Walk(torch.stack(kept, 1), torch.stack(energies, 1), share, step, scales, evaluations)
+        rate = accepted / (self.draws * self.thin)
+        return Walk(torch.stack(kept, 1), torch.stack(energies, 1), rate, step, scales, evaluations)
 
     def _warmed(
         self, evaluated: Surface, place: Place, scales: Tensor, source: torch.Generator, advance: Callable[..., None]

@@ -199,7 +199,8 @@ def _chains(
             if sweep >= _WARMUP:
                 kept.append((free, weights, law.log_prob(residuals, errors, free)))
         chains.append([torch.stack(parts) for parts in zip(*kept, strict=True)])
-    return tuple(torch.stack(parts) for parts in zip(*chains, strict=True))
+    free, weights, logs = (torch.stack(parts) for parts in zip(*chains, strict=True))
+    return free, weights, logs
 
 
 def _moved(density: Density, free: Tensor, root: Tensor | None, source: torch.Generator) -> Tensor:

@@ -24,7 +24,8 @@ def generator(seed: int | torch.Generator, device: torch.device | str = "cpu") -
     DataError
         If ``seed`` is neither an integer nor a generator on ``device``.
     """
-    if isinstance(_checked(seed), torch.Generator):
+    seed = _checked(seed)
+    if isinstance(seed, torch.Generator):
         if seed.device.type != torch.device(device).type:
             raise DataError(expected("seed", f"a generator on {device}", f"one on {seed.device}", "give an integer"))
         return seed
@@ -33,7 +34,8 @@ def generator(seed: int | torch.Generator, device: torch.device | str = "cpu") -
 
 def numpy_generator(seed: int | torch.Generator) -> np.random.Generator:
     """Numpy generator seeded by an integer, or by the next 62 bits of a torch generator."""
-    if isinstance(_checked(seed), torch.Generator):
+    seed = _checked(seed)
+    if isinstance(seed, torch.Generator):
         seed = int(torch.randint(2**62, (), generator=seed, device=seed.device))
     return np.random.default_rng(int(seed))
 

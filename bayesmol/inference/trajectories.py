@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -33,7 +33,8 @@ _WALL = 1000.0  # a trajectory whose total energy rises by more, in units of kT,
 class Unnormalised(Protocol):
     """What is sampled: rows and minus their log-density up to a constant."""
 
-    dimension: int
+    @property
+    def dimension(self) -> int: ...
 
     def reduced_energy(self, x: Float[Tensor, "points dimension"]) -> Float[Tensor, " points"]: ...
 
@@ -95,7 +96,7 @@ def move(
     ``steps`` has a shape that broadcasts with the rows.
     """
     rows = place.rows
-    noise = {"generator": source, "dtype": rows.dtype, "device": rows.device}
+    noise: dict[str, Any] = {"generator": source, "dtype": rows.dtype, "device": rows.device}
     momentum = torch.randn(rows.shape, **noise)
     steps = steps * (0.8 + 0.4 * torch.rand(len(rows), 1, **noise))
     first = place.energy + momentum.square().sum(1) / 2

@@ -129,8 +129,13 @@ class Gaussian(Posterior):
         parts = zip(self._blocks(), self._tiles(noise.flatten()), strict=True)
         blocks = [block + torch.diag(own) for block, own in parts]
         covariance = tuple(blocks) if isinstance(self._covariance, tuple) else blocks[0] if blocks else None
-        parts = {"covariance": covariance, "epistemic_variance": self._epistemic_variance}
-        return Gaussian(self._mean, self._variance + noise, unit=self.unit, **parts)
+        return Gaussian(
+            self._mean,
+            self._variance + noise,
+            unit=self.unit,
+            covariance=covariance,
+            epistemic_variance=self._epistemic_variance,
+        )
 
     def joint_log_prob(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
         r"""Joint log-density :math:`\ln \mathcal N(x; \mu, \Sigma)`, in nats with ``unit`` as the measure."""

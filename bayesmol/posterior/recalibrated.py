@@ -225,9 +225,10 @@ def _cumulated(base: Posterior, p: Tensor) -> tuple[Tensor, Tensor]:
         z = torch.special.ndtri(p)
         density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
         return -base.stddev * density.to(base.mean), base.variance * (p - z * density).to(base.mean)
+    assert isinstance(base, Mixture), "the only other kind whose moments are known"
     gap, sigma = base.means - base.mean, base.variances.sqrt()
     z = (base._quantile(float(p)) - base.means) / sigma
     share, density = torch.special.ndtr(z), torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
     one = gap * share - sigma * density
     two = gap.square() * share - 2 * gap * sigma * density + base.variances * (share - z * density)
-    return tuple(torch.einsum("m,m...->...", base.weights, part) for part in (one, two))
+    return torch.einsum("m,m...->...", base.weights, one), torch.einsum("m,m...->...", base.weights, two)

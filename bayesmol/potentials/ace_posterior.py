@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +19,7 @@ from bayesmol.potentials.ace_rows import ENERGY, FORCE, VIRIAL, Model
 from bayesmol.potentials.guards import frame_keys, guarded_strangeness, merged, unknown_variance
 from bayesmol.potentials.surface import Surface
 from bayesmol.progress import progress
+from bayesmol.representation.design import Design
 
 if TYPE_CHECKING:
     from bayesmol.potentials.ace_surface import ACESurface
@@ -135,7 +136,7 @@ class ACEPotential:
         parts = zip(white.split(sizes), noise.split(sizes), strict=True)
         return [self.posterior.covariance(part) + torch.diag(own) for part, own in parts]
 
-    def _atomic(self, design, batch: Structures, noise: Tensor) -> tuple[Tensor, ...]:
+    def _atomic(self, design: Design, batch: Structures, noise: Tensor) -> tuple[Tensor, ...]:
         """Energies of the atoms: each has the columns of its own element."""
         own, kinds = design.atomic.shape[1], len(self.model.references)
         spread = design.atomic.new_zeros(len(design.atomic), kinds, own)
@@ -198,13 +199,13 @@ class ACEPotential:
 
         return ACESurface.of(self)
 
-    def draws(self, size: int, *, seed: int | torch.Generator) -> list[ACEPotential]:
+    def draws(self, size: int, *, seed: int | torch.Generator) -> list[Self]:
         """Potentials drawn from the posterior, each a function without epistemic uncertainty."""
         weights = self.posterior.sample(size, seed=seed)
         certain = torch.eye(weights.shape[1], dtype=weights.dtype, device=weights.device)
         return [replace(self, posterior=LinearPosterior(weight, None, certain)) for weight in weights]
 
-    def update(self, labelled: Labelled) -> ACEPotential:
+    def update(self, labelled: Labelled) -> Self:
         """Posterior after more labelled structures with the same hyper-parameters, in O(rows · weights²).
 
         Equal to a fit of all data with these hyper-parameters; the left-out predictions stay those of the first fit.

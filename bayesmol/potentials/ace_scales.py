@@ -28,8 +28,11 @@ from bayesmol.potentials.ace_rows import ENERGY, FORCE, VIRIAL, Model, Rows
 class Judge(Protocol):
     """Leave-one-structure-out predictions of some structures for any scales of the model."""
 
-    rows: Rows
-    members: list[tuple[Tensor, Tensor]]
+    @property
+    def rows(self) -> Rows: ...
+
+    @property
+    def members(self) -> list[tuple[Tensor, Tensor]]: ...
 
     def left_out(self, shift: float, log_amplitude: float) -> LeftOut:
         """Predictions with the log noise moved by ``shift`` and the log prior variance by ``log_amplitude``."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,8 +46,8 @@ class Calculator(AseCalculator):
         If an argument has no such value.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
-    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012  # as ASE declares it
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Calculator(AseCalculator):
             self._answer(prediction)
             uncertainty = _part(prediction.energy, "energy", self.level)
             uncertainty |= _part(prediction.forces, "forces", self.level)
-            results = {"forces": _array(prediction.forces.mean)}
+            results: dict[str, Any] = {"forces": _array(prediction.forces.mean)}
             if prediction.stress is not None:
                 results["stress"] = _voigt(prediction.stress.mean)
                 uncertainty |= _part(prediction.stress, "stress", self.level)

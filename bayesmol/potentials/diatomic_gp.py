@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from ase import units
@@ -105,9 +106,9 @@ def _drawn(
     source: torch.Generator,
 ) -> Float[Tensor, "draws knots"]:
     """Curves on a grid, from the nodes of the scales by their evidence."""
-    kind = {"dtype": torch.float64}
-    lengths = torch.logspace(*(math.log10(q) for q in _LENGTHS), _NODES, **kind)
-    sizes = torch.logspace(*(math.log10(q) for q in _SIZES), _NODES, **kind)
+    kind: dict[str, Any] = {"dtype": torch.float64}
+    lengths = torch.logspace(math.log10(_LENGTHS[0]), math.log10(_LENGTHS[1]), _NODES, **kind)
+    sizes = torch.logspace(math.log10(_SIZES[0]), math.log10(_SIZES[1]), _NODES, **kind)
     scatters = torch.tensor(_SCATTERS, **kind) * max(float(errors.median()), _LEAST)
     nodes = torch.cartesian_prod(lengths, sizes, scatters)
     noise = torch.diag(errors.square()) + nodes[:, 2, None, None].square() * torch.eye(len(x), **kind)

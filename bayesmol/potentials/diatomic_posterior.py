@@ -237,7 +237,8 @@ class DiatomicPotential:
         energy = (c * torch.stack([x**k for k in range(5)], 1)).sum(1)
         found = (x.abs() < 2) & (curvature > 0)
         parts = (grid[lowest] + x * step, energy, curvature)
-        return tuple(torch.where(found, part, torch.nan) for part in parts)
+        place, depth, stiffness = (torch.where(found, part, torch.nan) for part in parts)
+        return place, depth, stiffness
 
     @cached_property
     def _splines(self) -> DiatomicCurve:

@@ -87,11 +87,11 @@ class CHGNetFoundation(LayeredFoundation):
             "version": self.version,
             "package": installed("chgnet"),
             "dtype": str(self.dtype).removeprefix("torch."),
-            "sha256": self._published,
+            "sha256": vars(self)["_published"],
         }
 
     @cached_property
-    def _network(self) -> torch.nn.Module:
+    def _network(self) -> Any:
         library = optional("chgnet.model", "foundation")
         with _quiet():
             network = library.CHGNet.load(model_name=self.version, use_device="cpu", verbose=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,7 @@ from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
 from bayesmol.inference.conjugate import LinearPosterior
 from bayesmol.posterior import Gaussian, Prediction
-from bayesmol.potentials.foundation import Foundation
+from bayesmol.potentials.foundation import Foundation, LayeredFoundation
 from bayesmol.potentials.foundation_rows import (
     ENERGY,
     FORCE,
@@ -154,7 +154,9 @@ class FoundationPotential:
     ) -> tuple[Surface, Design, Float[Tensor, "structures species"]]:
         """What the foundation says, raw columns, and compositions."""
         composition = element_counts(batch, self.model.species)
-        base, design = self.foundation.layer(batch, self.model.heads, forces=forces, virial=virial)
+        base, design = cast(LayeredFoundation, self.foundation).layer(
+            batch, self.model.heads, forces=forces, virial=virial
+        )
         return base, with_scale(base, design), composition
 
     def surface(self, structures: Any, *, virial: bool = False) -> Surface:
@@ -164,7 +166,9 @@ class FoundationPotential:
         offset = element_counts(batch, self.model.species) @ (
             self.model.references + OFFSET * self.posterior.mean[columns:]
         )
-        base, design = self.foundation.layer(batch, self.model.heads @ weights[1:], virial=virial)
+        base, design = cast(LayeredFoundation, self.foundation).layer(
+            batch, self.model.heads @ weights[1:], virial=virial
+        )
         stiff = 1 + weights[0]
         virials = stiff * base.virials + design.virial.reshape(-1, 3, 3) if virial else None
         energies = stiff * base.energies + design.energy[:, 0] + offset

@@ -45,9 +45,9 @@ def from_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> FoundationP
         model = LayerModel(tuple(header["species"]), **under(arrays, "model"))
         posterior = LinearPosterior(**{"root": None, **under(arrays, "posterior")})
         training = restored_labels(header["source"], under(arrays, "training"))
-        rest = (under(arrays, name) for name in ("left_out", "probe"))
+        left_out, probes = under(arrays, "left_out"), under(arrays, "probe")
         return FoundationPotential(
-            foundation, model, posterior, under(arrays, "guards"), training, *rest, header["provenance"]
+            foundation, model, posterior, under(arrays, "guards"), training, left_out, probes, header["provenance"]
         )
     except (KeyError, TypeError) as error:
         raise FormatError(expected("state", "all parts of a corrected foundation", repr(error))) from error

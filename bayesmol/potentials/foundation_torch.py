@@ -49,7 +49,7 @@ class TorchFoundation(LayeredFoundation):
             _ = self._readout
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]  # that of the module, which no one sets
         """Where the module is."""
         parameters = getattr(self.energies, "parameters", lambda: iter(()))()
         return next((parameter.device for parameter in parameters), torch.device("cpu"))

@@ -1,7 +1,7 @@
 """Exact Gaussian process of the energy and the forces of one molecule: its specification and how it is fitted."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -97,15 +97,22 @@ class GradientGP:
         return self._conditioned(labelled, topology, order, group, kinds, seed)
 
     def _conditioned(
-        self, labelled: Labelled, topology: Topology, order: Tensor, group: Tensor, kinds: Tensor, seed: int
+        self,
+        labelled: Labelled,
+        topology: Topology,
+        order: Tensor,
+        group: Tensor,
+        kinds: Tensor,
+        seed: int | torch.Generator,
     ) -> GradientGPPotential:
         start = 10.0 if self.length_scale == "learned" else float(self.length_scale)
         lengths = torch.full((int(kinds.max()) + 1,), start, dtype=torch.float64, device=kinds.device)
         kernel = GradientKernel(pair_permutations(group), kinds)
         kernel.lengthscale = lengths
         frames = Frames.of(labelled, order)
-        chosen = self._subset(*frames.observed.shape, seed).to(kinds.device)
-        noises = {"energy_noise": self.energy_noise, "force_noise": self.force_noise}
+        structures, outputs = frames.observed.shape
+        chosen = self._subset(structures, outputs, seed).to(kinds.device)
+        noises: dict[str, Any] = {"energy_noise": self.energy_noise, "force_noise": self.force_noise}
         scales = learned_scales(kernel, frames[chosen], length_scales=self.length_scale == "learned", **noises)
         potential = GradientGPPotential(
             training=labelled,

@@ -10,6 +10,8 @@ The energy is a Gaussian process :math:`f` of the inverse distances :math:`x`, t
     \mathrm{Cov}(F, F') = J^\top \left[ a\, I - \tfrac{25}{3} e^{-q}\, d d^\top \right] P_\pi J'.
 """
 
+from typing import Any
+
 import gpytorch
 import torch
 from jaxtyping import Float, Int
@@ -131,12 +133,12 @@ class _Term(torch.autograd.Function):
     """One permutation's covariance with a gradient that keeps none of the large intermediate arrays."""
 
     @staticmethod
-    def forward(context, x: Tensor, jx: Tensor, y: Tensor, jy: Tensor) -> Tensor:
+    def forward(context: Any, x: Tensor, jx: Tensor, y: Tensor, jy: Tensor) -> Tensor:
         context.save_for_backward(x, jx, y, jy)
         return _term(x, jx, y, jy)
 
     @staticmethod
-    def backward(context, gradient: Tensor) -> tuple[Tensor, ...]:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         x, jx, y, jy = context.saved_tensors
         distance, (_, slope, curvature), product, u, v = _parts(x, jx, y, jy)
         from_energy, to_energy = gradient[:, 0, :, 1:], gradient[:, 1:, :, 0].mT

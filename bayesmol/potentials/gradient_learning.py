@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class _Inverse(torch.autograd.Function):
     """Diagonal blocks of the inverse of a covariance, and the inverse times the targets, with a cheap gradient."""
 
     @staticmethod
-    def forward(context, covariance: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(context: Any, covariance: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         structures, outputs = targets.shape
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         weights = (inverse @ targets.flatten()).view_as(targets)
@@ -42,7 +43,7 @@ class _Inverse(torch.autograd.Function):
         return inverse.view(structures, outputs, structures, outputs)[every, :, every], weights
 
     @staticmethod
-    def backward(context, blocks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(context: Any, blocks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         inverse, weights = context.saved_tensors
         structures, outputs = weights.shape
         left = (blocks @ inverse.view(structures, outputs, -1)).reshape_as(inverse)

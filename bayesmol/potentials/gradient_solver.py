@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -75,7 +76,7 @@ class ConjugateGradients:
         noise: Float[Tensor, "structures outputs outputs"],
         columns: Columns,
         core: Float[Tensor, "columns columns"],
-        **options: float,
+        **options: Any,
     ) -> "ConjugateGradients":
         """Solver preconditioned by ``columns`` of the prior, whose own rows of it are ``core``."""
         values, vectors = torch.linalg.eigh(core)

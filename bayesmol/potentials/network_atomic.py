@@ -77,6 +77,9 @@ class Atomic:
 class AtomicNetwork(Network):
     """Features of atoms by one perceptron for each element, see :class:`Atomic`."""
 
+    mean: Tensor
+    spread: Tensor
+
     def __init__(self, config: Atomic, species: tuple[int, ...], source: torch.Generator) -> None:
         super().__init__(species, config.basis, config.degree, config.width)
         self.config = config

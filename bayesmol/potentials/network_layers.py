@@ -96,9 +96,9 @@ def _plan(known: Couplings, dtype: torch.dtype, device: torch.device) -> dict[st
     summing[owner, range(len(left))] = 1
     first, second = torch.triu_indices(size, size)
     plan = {"linear": linear, "left": left, "right": right}
-    plan = {name: torch.tensor(rows, dtype=torch.long) for name, rows in plan.items()}
-    plan |= {"first": first, "second": second, "summing": summing, "pairing": _pairing(tuple(starts), size).to(dtype)}
-    return {name: tensor.to(device) for name, tensor in plan.items()}
+    arrays = {name: torch.tensor(rows, dtype=torch.long) for name, rows in plan.items()}
+    arrays |= {"first": first, "second": second, "summing": summing, "pairing": _pairing(tuple(starts), size).to(dtype)}
+    return {name: tensor.to(device) for name, tensor in arrays.items()}
 
 
 def _pairing(pairs: tuple[Pair, ...], size: int) -> Float[Tensor, "coupled products"]:

@@ -63,6 +63,8 @@ class SchNet:
 class SchNetNetwork(Network):
     """Features of atoms by continuous-filter convolutions, see :class:`SchNet`."""
 
+    magnitude: Tensor
+
     def __init__(self, config: SchNet, species: tuple[int, ...], source: torch.Generator) -> None:
         super().__init__(species, config.basis, 0, config.width)
         self.config = config

@@ -159,7 +159,8 @@ def _split(labelled: Labelled, validation: Labelled | None, seed: int) -> tuple[
         held = max(4, len(labelled) // 10)
         if len(labelled) < held + 4:
             raise DataError(expected("labelled", "eight or more structures", len(labelled), "or give validation"))
-        return labelled.split(len(labelled) - held, held, seed=seed)
+        train, rest = labelled.split(len(labelled) - held, held, seed=seed)
+        return train, rest
     for name, part in {"labelled": labelled, "validation": validation}.items():
         _check_labels(name, part)
     shared = int(torch.isin(frame_keys(validation.structures), frame_keys(labelled.structures)).sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -70,7 +70,8 @@ def is_sampled(name: str) -> bool:
 def weight_density(run: Run, posterior: WeightPosterior, batch: Batch) -> tuple[WeightDensity, dict[str, Tensor]]:
     """Log-density given the labels of a batch, and the arrays that it takes, in float64."""
     rows = network_rows(run.energy.network, batch)
-    layers = run.energy.network.perceptron.layers
+    network: Any = run.energy.network
+    layers = network.perceptron.layers
     widths = tuple(layer.shape[-1] for layer in layers)
     perceptron = Perceptron(rows.inputs.shape[-1], widths, len(layers[0]), float(run.energy.scale))
     places, roots = _places(posterior, len(layers[0]))
@@ -101,8 +102,8 @@ def stiff_directions(
         return torch.cat([part.flatten() for part in density.residuals(vector, data)])
 
     count = min(size + 16, len(place))
-    found, pull = torch.func.vjp(errors, place)
-    kind = {"generator": generator(seed, place.device), "dtype": place.dtype, "device": place.device}
+    found, pull = cast(Any, torch.func.vjp(errors, place))
+    kind: dict[str, Any] = {"generator": generator(seed, place.device), "dtype": place.dtype, "device": place.device}
     sketch = torch.stack([pull(row)[0] for row in torch.randn(count, len(found), **kind)], 1)
     basis = torch.linalg.qr(sketch)[0]
     columns = [torch.func.jvp(errors, (place,), (column,))[1] for column in basis.T]

@@ -30,6 +30,9 @@ class NeuralEnergy(torch.nn.Module):
         Energies :math:`\varepsilon` of single atoms and the unit s of the network's energies, in eV.
     """
 
+    references: Tensor
+    scale: Tensor
+
     def __init__(self, network: Network, references: Tensor, scale: float, heads: int, source: torch.Generator) -> None:
         super().__init__()
         like = next(network.parameters())
@@ -52,8 +55,8 @@ class NeuralEnergy(torch.nn.Module):
         scale, shift = self.scale.to(found.energy), self.shift if graph else self.shift.detach()
         atomic = scale * (found.atomic + shift.index_select(0, environment.species))
         energy = atomic.new_zeros(len(found.energy), atomic.shape[1]).index_add(0, environment.structure, atomic)
-        rows = [None if part is None else scale * part for part in (found.forces, found.virial)]
-        return Design(energy, *rows, atomic, environment.species)
+        rows, strained = (None if part is None else scale * part for part in (found.forces, found.virial))
+        return Design(energy, rows, strained, atomic, environment.species)
 
     def baseline(self, structures: Structures) -> tuple[Tensor, Tensor, Tensor]:
         """Energies, forces and virials of the repulsion, and the energies of single atoms."""

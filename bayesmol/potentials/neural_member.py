@@ -106,13 +106,13 @@ def _mixed(parts: list[Tensor], base: Tensor) -> Moments:
 
 
 def _times(rows: Design, heads: Tensor) -> Design:
-    parts = [None if part is None else part @ heads for part in (rows.energy, rows.forces, rows.virial, rows.atomic)]
-    return Design(*parts, rows.species)
+    forces, virial = (None if part is None else part @ heads for part in (rows.forces, rows.virial))
+    return Design(rows.energy @ heads, forces, virial, rows.atomic @ heads, rows.species)
 
 
 def _completed(found: Design, shift: Tensor, scale: float, environment: Environments) -> Design:
     """Columns in eV with the constants of the elements."""
     atomic = scale * (found.atomic + shift[environment.species])
     energy = atomic.new_zeros(len(found.energy), atomic.shape[1]).index_add(0, environment.structure, atomic)
-    parts = [None if part is None else scale * part for part in (found.forces, found.virial)]
-    return Design(energy, *parts, atomic, found.species)
+    forces, virial = (None if part is None else scale * part for part in (found.forces, found.virial))
+    return Design(energy, forces, virial, atomic, found.species)

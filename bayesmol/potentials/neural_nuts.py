@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -84,11 +85,17 @@ class NoUTurn:
         white = (posterior.start / posterior.target.prior.scale).double()
         data |= stiff_directions(density, white, data, self.stiff, seed=run.seed)
         source = generator(run.seed, white.device)
-        kind = {"generator": source, "dtype": white.dtype, "device": white.device}
+        kind: dict[str, Any] = {"generator": source, "dtype": white.dtype, "device": white.device}
         prior = torch.randn(self.chains, len(white), **kind)
         turned = math.cos(self.turn) * white + math.sin(self.turn) * prior
         start = turned + (turned @ data["directions"]) * (1 / data["widths"] - 1) @ data["directions"].T
-        options = {"warmup": self.warmup, "draws": self.draws, "depth": self.depth, "limit": None, "seed": source}
+        options: dict[str, Any] = {
+            "warmup": self.warmup,
+            "draws": self.draws,
+            "depth": self.depth,
+            "limit": None,
+            "seed": source,
+        }
         chains = nuts(density, start, data=data, **options)
         found = replace(chains, values=density.widened(chains.values, data))
         return found if self.limit is None else found.checked(self.limit, lambda one: judge.observed(one, seen)[1])

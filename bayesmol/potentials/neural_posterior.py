@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
@@ -224,7 +224,7 @@ class NetworkPotential:
 
         return Calculator(self, **{"device": self.model.references.device, **options})
 
-    def leave_one_out(self) -> Prediction:
+    def leave_one_out(self) -> NoReturn:
         """Not to be had: each left-out structure would take a training of its own.
 
         Raises
@@ -238,7 +238,7 @@ class NetworkPotential:
     @property
     def training(self) -> Labelled:
         """As :meth:`leave_one_out`."""
-        return self.leave_one_out()
+        self.leave_one_out()
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header (JSON) and arrays that :meth:`from_state` reads back."""

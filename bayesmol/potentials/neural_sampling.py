@@ -10,6 +10,7 @@ from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.inference.langevin import StochasticHamiltonian
 from bayesmol.inference.random import generator
 from bayesmol.inference.swag import SwagMoments
+from bayesmol.parallel import parallel
 from bayesmol.potentials.neural_member import Member
 from bayesmol.potentials.neural_run import Run
 from bayesmol.potentials.neural_weights import WeightPosterior, certain
@@ -18,7 +19,8 @@ from bayesmol.progress import progress
 
 @dataclass(frozen=True)
 class DeepEnsemble:
-    """Networks of other seeds, trained one after the other on the same data.
+    """Networks of other seeds, trained on the same data: one after the other, or wherever joblib is told to
+    (:mod:`bayesmol.parallel`).
 
     Attributes
     ----------
@@ -43,7 +45,8 @@ class DeepEnsemble:
 
     def members(self, run: Run) -> tuple[Member, ...]:
         """All networks, each without uncertainty of its own."""
-        others = [run.again(run.seed + number) for number in range(1, self.networks)]
+        seeds = [run.seed + number for number in range(1, self.networks)]
+        others = parallel(run.again, seeds, description="networks of other seeds")
         return certain([run.energy, *others])
 
 

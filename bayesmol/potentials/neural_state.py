@@ -41,7 +41,8 @@ def architecture(given: Any) -> Any:
 
 def state(potential: NetworkPotential) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header (JSON) and arrays that :func:`from_state` reads back."""
-    network, scales = potential.model.network, potential.scales
+    network: Any = potential.model.network
+    scales = potential.scales
     header = {
         "architecture": next(name for name, kind in ARCHITECTURES.items() if isinstance(network.config, kind)),
         "configuration": asdict(network.config),
@@ -73,8 +74,10 @@ def from_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> NetworkPote
 
 
 def _configuration(header: dict[str, Any]) -> Any:
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in header["configuration"].items()}
-    basis = {name: tuple(v) if isinstance(v, list) else v for name, v in given["basis"].items()}
+    given: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in header["configuration"].items()
+    }
+    basis: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given["basis"].items()}
     return ARCHITECTURES[header["architecture"]](**{**given, "basis": RadialBasis(**basis)})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -84,7 +85,8 @@ class WeightPosterior:
 
     def drawn(self, vectors: Float[Tensor, "draws parameters"]) -> tuple[Member, ...]:
         """Networks with these weights, each without uncertainty of its own."""
-        return certain([self.flattened.module(self.run.energy, vector) for vector in vectors])
+        energies: list[Any] = [self.flattened.module(self.run.energy, vector) for vector in vectors]
+        return certain(energies)
 
 
 def residuals(

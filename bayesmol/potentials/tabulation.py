@@ -167,7 +167,9 @@ class TabulatedPotential:
         batch = Structures.coerce(structures).to(dtype=torch.float64)
         parts = [self._moments(part, bool(batch.pbc.all()), covariance) for part in portions(batch)]
         blocks = tuple(block for part in parts for block in part.pop("blocks", ()))
-        found = {name: tuple(map(torch.cat, zip(*(part[name] for part in parts), strict=True))) for name in parts[0]}
+        found: dict[str, Any] = {
+            name: tuple(map(torch.cat, zip(*(part[name] for part in parts), strict=True))) for name in parts[0]
+        }
         return Prediction(
             energy=_gaussian(found["energy"], "eV"),
             forces=_gaussian(found["forces"], "eV/Å", blocks or None),

@@ -196,7 +196,8 @@ class Indicators:
     def fit(self, x: Float[Tensor, "rows features"], *, seed: int | torch.Generator = 0) -> _Cells:
         """Check that the frames have the features of the partition; nothing is random."""
         checked_rows(x, 1 if self.centres is None else self.centres.shape[1])
-        return _Cells(*(None if part is None else part.to(x) for part in (self.centres, self.edges)))
+        centres, edges = (None if part is None else part.to(x) for part in (self.centres, self.edges))
+        return _Cells(centres, edges)
 
 
 @dataclass(frozen=True, eq=False)

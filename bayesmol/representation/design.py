@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -99,7 +99,7 @@ class Representation:
         element = torch.arange(len(self.species)).repeat_interleave(len(flat) // len(self.species))
         return element * sum(sizes) + flat
 
-    def _columns(self, label) -> Tensor:
+    def _columns(self, label: Callable[[int, Couplings], Tensor]) -> Tensor:
         """Labels of the invariants repeated over the channels and elements, in the order of the columns."""
         groups = [
             label(group, coupling).repeat(self.mixing[group].shape[1]) for group, coupling in enumerate(self.couplings)

@@ -138,7 +138,7 @@ def _places(matrix: ZMatrix, device: torch.device) -> _Places:
     levels = [(int(q[0]), int(q[-1]) + 1, on(matrix.parents[q])) for q in matrix.levels]
     relative, siblings = matrix.siblings >= 0, matrix.siblings.clamp(min=0)
     order = matrix.atoms.argsort()
-    return _Places(*map(on, (matrix.atoms, order, matrix.references, relative, siblings)), tuple(levels))
+    return _Places(on(matrix.atoms), on(order), on(matrix.references), on(relative), on(siblings), tuple(levels))
 
 
 def _of_siblings(torsions: Tensor, at: _Places) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -67,7 +68,7 @@ class RandomFourier:
         """Draw frequencies and phases."""
         source = generator(seed, x.device)
         width = self.bandwidth or median_distance(x, seed=source)
-        numbers = {"generator": source, "dtype": x.dtype, "device": x.device}
+        numbers: dict[str, Any] = {"generator": source, "dtype": x.dtype, "device": x.device}
         frequencies = torch.randn(checked_rows(x).shape[1], self.functions, **numbers) / width
         return _RandomWaves(frequencies, 2 * math.pi * torch.rand(self.functions, **numbers))
 

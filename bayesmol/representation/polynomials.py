@@ -128,14 +128,16 @@ def _terms(invariants: tuple[Invariant, ...]) -> tuple[Tensor, Tensor, Tensor, T
         for position in range(invariant.order):
             rest = torch.cat([index[:, :position], index[:, position + 1 :]], 1).sort(1).values
             found.append((rest, index[:, position], torch.full_like(index[:, 0], number), values))
-    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+    factors, components, owners, coefficients = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return factors, components, owners, coefficients
 
 
 def _polynomial(invariant: Invariant) -> tuple[Tensor, Tensor]:
     """Terms of one invariant: the components that each multiplies (terms, order), and its coefficient."""
     if invariant.order == 1:
         return torch.zeros(1, 1, dtype=torch.long), torch.ones(1, dtype=torch.float64)
-    left, degrees = coupling(invariant.left), invariant.left[:2]
+    left = coupling(invariant.left)
+    degrees: tuple[int, ...] = invariant.left[:2]
     if invariant.order == 2:
         tensor = left[..., 0]
     elif invariant.order == 3:

@@ -151,7 +151,7 @@ def _backbone(topology: Topology) -> dict[tuple[int, int, int, int], str]:
     heavy = [[j for j in around if element[j] > 1] for around in near]
     ends = {i for i, z in enumerate(element) if z == 8 and len(heavy[i]) == 1}
     carbonyl = {i for i, z in enumerate(element) if z == 6 and ends & set(near[i])}
-    found = {}
+    found: dict[tuple[int, int, int, int], str] = {}
     for n in (i for i, z in enumerate(element) if z == 7):
         for alpha in (i for i in heavy[n] if element[i] == 6 and i not in carbonyl):
             before = [i for i in heavy[n] if i in carbonyl]

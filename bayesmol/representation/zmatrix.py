@@ -152,7 +152,9 @@ class _Tree:
     def matrix(self) -> ZMatrix:
         order = list(self._start())
         ranks = {a: p for p, a in enumerate(order)}
-        parents, siblings, rotors, rotating = [], [], [], []
+        parents: list[int] = []
+        siblings: list[int] = []
+        rotors, rotating = [], []
         place = 0
         for center in order:  # it grows while the molecule is walked, level by level
             children = [n for n in self.near[center] if n not in ranks]
@@ -220,9 +222,14 @@ class _Tree:
             turn = self._turn(order[row + 3], first, b, c, d) if relative else 0.0
             free = len(self.near[b]) != 4 or not relative or not _PLANAR < abs(turn) < np.pi - _PLANAR
             signs.append(0 if free else int(np.sign(turn)))
-        integers = (torch.tensor(q, dtype=torch.long) for q in (order, parents, siblings, signs))
+        one, two, three, four = (torch.tensor(q, dtype=torch.long) for q in (order, parents, siblings, signs))
         return ZMatrix(
-            *integers, torch.tensor(rotors, dtype=torch.long).reshape(-1, 3), torch.tensor(rotating, dtype=torch.bool)
+            one,
+            two,
+            three,
+            four,
+            torch.tensor(rotors, dtype=torch.long).reshape(-1, 3),
+            torch.tensor(rotating, dtype=torch.bool),
         )
 
     def _equal_ends(self, center: int) -> list[int]:

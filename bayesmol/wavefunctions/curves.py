@@ -129,7 +129,8 @@ def curve(
     if folder is not None:
         made(folder)
     seeds = np.random.SeedSequence(integer_seed(seed)).generate_state(2 * len(molecules)).reshape(-1, 2)
-    run, points = _Run(ansatz, draws, budgets, folder), []
+    run = _Run(ansatz, draws, budgets, folder)
+    points: list[Any] = []
     with progress("curve", len(molecules)) as advance:
         for place, one in enumerate(molecules):
             points.append(run.point(one, points, (int(seeds[place, 0]), int(seeds[place, 1]))))

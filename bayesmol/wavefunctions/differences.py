@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
@@ -244,8 +244,8 @@ def _times(weight: Tensor, energy: Tensor) -> Tensor:
 
 def _weighted(sides: tuple[_Walkers, _Walkers], weights: list[Tensor], which: int) -> Float[Tensor, ""]:
     energies = [(side.first, side.second)[which] for side in sides]
-    total = sum(_times(w, e).sum() for w, e in zip(weights, energies, strict=True))
-    return total / sum(w.sum() for w in weights)
+    total = reduce(torch.add, [_times(w, e).sum() for w, e in zip(weights, energies, strict=True)])
+    return total / reduce(torch.add, [w.sum() for w in weights])
 
 
 def _independent(first: Energy, second: Energy) -> Estimate:

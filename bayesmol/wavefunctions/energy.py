@@ -87,9 +87,9 @@ class Energy:
         steps: int = 1,
     ) -> Energy:
         """From arrays of any library, in hartree, ``(walkers, draws)``; see the attributes."""
-        arrays = [local, kinetic_laplacian, kinetic_gradient, potential]
+        total, laplacian, gradient, rest = map(_tensor, (local, kinetic_laplacian, kinetic_gradient, potential))
         density = None if log_density is None else _tensor(log_density)
-        return cls(*map(_tensor, arrays), density, float(acceptance), int(steps))
+        return cls(total, laplacian, gradient, rest, density, float(acceptance), int(steps))
 
     @property
     def draws(self) -> Draws:

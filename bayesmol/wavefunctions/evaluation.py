@@ -49,7 +49,9 @@ class Evaluation:
         self._energies = local_energies(log_psi, molecule)
         self._block = jax.jit(self._measured)
 
-    def energy(self, parameters: Any, r: Float[Array, "walkers electrons 3"], draws: int, *, seed: int) -> Energy:
+    def energy(
+        self, parameters: Any, r: Float[Array | np.ndarray, "walkers electrons 3"], draws: int, *, seed: int
+    ) -> Energy:
         """Energy of the wavefunction from walkers that start at ``r``, after a burn-in."""
         parts = list(self.blocks(parameters, r, draws, seed=seed))
         whole = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:draws].T, *[(p.energy, p.log) for p in parts])
@@ -57,7 +59,7 @@ class Evaluation:
         return Energy.of(*whole[0], log_density=2 * whole[1], acceptance=acceptance, steps=self.moves)
 
     def blocks(
-        self, parameters: Any, r: Float[Array, "walkers electrons 3"], draws: int, *, seed: int
+        self, parameters: Any, r: Float[Array | np.ndarray, "walkers electrons 3"], draws: int, *, seed: int
     ) -> Iterator[Measured]:
         """Draws in parts, as they are made; the last part may be longer than asked for.
 
@@ -67,9 +69,9 @@ class Evaluation:
             If derivatives of the wavefunction are not those of finite differences.
         """
         with double():
-            parameters, r = jax.tree.map(jnp.asarray, (parameters, r))
+            parameters, start = jax.tree.map(jnp.asarray, (parameters, r))
             first, key = jax.random.split(jax.random.key(seed))
-            state = self.sampler.initial(self._log_psi, parameters, r)
+            state = self.sampler.initial(self._log_psi, parameters, start)
             state, found = self._block(parameters, state, first, _BURN_IN // _BLOCK, True)
             last = jax.tree.map(lambda part: part[-1], found)
             checked(lambda *_: last.energy, self._log_psi, parameters, last.r)

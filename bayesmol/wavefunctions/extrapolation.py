@@ -223,7 +223,7 @@ def _stratified(weight: Float[Tensor, " nodes"]) -> tuple[Int[Tensor, " draws"],
     places = (order.double() + 0.5) / _DRAWS
     chosen = torch.searchsorted(weight.cumsum(0), places).clamp_max(len(weight) - 1)
     bits = int(math.log2(_DRAWS))
-    mirrored = sum(((order >> k) & 1) << (bits - 1 - k) for k in range(bits))
+    mirrored = torch.stack([((order >> k) & 1) << (bits - 1 - k) for k in range(bits)]).sum(0)
     return chosen, torch.special.ndtri((mirrored.double() + 0.5) / _DRAWS)
 
 
@@ -240,7 +240,8 @@ def _refused(energies: Estimate, variances: Estimate, reason: str) -> Extrapolat
 
 def _stacked(estimates: list[Estimate], unit: str) -> Estimate:
     names = ("value", "standard_error", "effective_sample_size")
-    return Estimate(*(torch.stack([getattr(one, name) for one in estimates]) for name in names), unit)
+    value, error, size = (torch.stack([getattr(one, name) for one in estimates]) for name in names)
+    return Estimate(value, error, size, unit)
 
 
 def _converted(estimate: Estimate, unit: str) -> Estimate:

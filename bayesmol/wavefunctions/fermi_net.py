@@ -59,8 +59,8 @@ class FermiNet(Ansatz):
         count = self.functions * len(molecule.charges)
         source, envelopes = np.random.default_rng(seed), Envelopes(molecule)
         sizes = (molecule.up, molecule.down)
-        mixing = tuple(scaled_normal(source, self.determinants, count, size) for size in sizes)
-        network = OrbitalNetwork(molecule, envelopes, mixing, width=self.width, layers=self.layers, backflow=True)
+        up, down = (scaled_normal(source, self.determinants, count, size) for size in sizes)
+        network = OrbitalNetwork(molecule, envelopes, (up, down), width=self.width, layers=self.layers, backflow=True)
         start = np.ones(self.determinants) / self.determinants
         parameters = network.parameters(envelopes.parameters(count, source), start, source)
         # Functions alone are as many as envelopes; without backflow electrons of one nucleus would share them.

@@ -118,7 +118,8 @@ class FittedWavefunction:
         with double():
             rows = jnp.asarray(r, dtype=jnp.float64).reshape(-1, *shape)
             found = self._log_psi(self.parameters, rows)
-            return LogPsi(*(np.asarray(part).reshape(np.shape(r)[:-2]) for part in found))
+            arrays: list[Any] = [np.asarray(part).reshape(np.shape(r)[:-2]) for part in found]
+            return LogPsi(*arrays)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header and arrays for a file."""

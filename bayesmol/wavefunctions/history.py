@@ -41,8 +41,8 @@ class History:
     @classmethod
     def of(cls, rows: Sequence[np.ndarray]) -> History:
         """From one row a step, in the order of the attributes."""
-        *numbers, redrawn, taken = np.array(rows).T
-        return cls(*numbers, redrawn.astype(int), taken.astype(bool))
+        seconds, energy, variance, acceptance, clipped, redrawn, taken = np.array(rows).T
+        return cls(seconds, energy, variance, acceptance, clipped, redrawn.astype(int), taken.astype(bool))
 
 
 def stalled(history: History, window: int) -> bool:

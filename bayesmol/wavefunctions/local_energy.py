@@ -29,11 +29,22 @@ class System(Protocol):
     One that also has a method ``external(r)`` (in Ha, of one configuration) gets this added to its potential.
     """
 
-    charges: np.ndarray
-    positions: np.ndarray
-    nuclear_repulsion: float
-    up: int
-    down: int
+    def __hash__(self) -> int: ...
+
+    @property
+    def charges(self) -> np.ndarray: ...
+
+    @property
+    def positions(self) -> np.ndarray: ...
+
+    @property
+    def nuclear_repulsion(self) -> float: ...
+
+    @property
+    def up(self) -> int: ...
+
+    @property
+    def down(self) -> int: ...
 
 
 class LocalEnergy(NamedTuple):

@@ -60,4 +60,5 @@ def _determinant(matrices: Float[Array, "determinants size size"]) -> Float[Arra
         case 2:
             return a[0, 0] * a[1, 1] - a[0, 1] * a[1, 0]
     minors = (a[1, (i + 1) % 3] * a[2, (i + 2) % 3] - a[1, (i + 2) % 3] * a[2, (i + 1) % 3] for i in range(3))
-    return sum(a[0, i] * minor for i, minor in enumerate(minors))
+    first, second, third = (a[0, i] * minor for i, minor in enumerate(minors))
+    return first + second + third

@@ -165,7 +165,8 @@ class Molecule:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not np.isscalar(value) or not np.isreal(value) or value != np.round(value):
+    scalar: bool = np.isscalar(value)
+    if isinstance(value, bool) or not scalar or not np.isreal(value) or value != np.round(value):
         raise DataError(expected(name, "a whole number", repr(value)))
     return int(value)
 

@@ -78,8 +78,8 @@ class OrbitalNetwork:
         h = self.embedding(parameters["embedding"], r)
         functions = self.basis(parameters["basis"], r)
         sides = (slice(None, self.up), slice(self.up, None))
-        matrices = [self._orbitals(parameters, s, functions[side], h[side]) for s, side in enumerate(sides)]
-        sign, log = determinant_sum(*matrices, parameters["coefficients"])
+        up, down = (self._orbitals(parameters, s, functions[side], h[side]) for s, side in enumerate(sides))
+        sign, log = determinant_sum(up, down, parameters["coefficients"])
         jastrow = jnp.sum(jnp.tanh(h @ parameters["jastrow"]["in"]) @ parameters["jastrow"]["out"])
         return LogPsi(sign, log + jastrow + electron_cusps(parameters["cusps"], r, self.up))
 

@@ -69,7 +69,7 @@ class PauliNet(Ansatz):
         if reference is None:
             raise DataError(expected("reference", "orbitals", None, "call PauliNet.reference"))
         kept = _kept(reference, self.virtuals)
-        mixing = tuple(_chosen(one, kept) for one in (reference.up, reference.down))
+        mixing = _chosen(reference.up, kept), _chosen(reference.down, kept)
         orbitals = replace(reference.orbitals, coefficients=np.asarray(reference.orbitals.coefficients)[:, kept])
         network = OrbitalNetwork(
             molecule, _Fixed(orbitals), mixing, width=self.width, layers=self.layers, backflow=self.backflow

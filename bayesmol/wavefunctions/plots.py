@@ -276,4 +276,5 @@ def _reblocked(series: Float[np.ndarray, " draws"]) -> tuple[np.ndarray, np.ndar
         error = series.std(ddof=1) / np.sqrt(len(series))
         rows.append((length, error, error / np.sqrt(2 * (len(series) - 1))))
         series, length = series[: len(series) // 2 * 2].reshape(-1, 2).mean(1), 2 * length
-    return tuple(np.array(rows).reshape(-1, 3).T)
+    lengths, errors, noise = np.array(rows).reshape(-1, 3).T
+    return lengths, errors, noise

@@ -173,8 +173,8 @@ def _active(molecule: Molecule, field: Any, electrons: int, orbitals: int, basis
     inner, sign = np.arange(core), np.sign(large[0][0])
     rows = [[np.concatenate([inner, np.sort(one[spin]) + core]) for one in large] for spin in (1, 2)]
     coefficients = sign * np.array([one[0] for one in large])
-    arrays = (np.array(row, dtype=int).reshape(len(large), -1) for row in rows)
-    return Expansion(float(solver.e_tot), np.asarray(solver.mo_coeff), *arrays, coefficients, method)
+    first, second = (np.array(row, dtype=int).reshape(len(large), -1) for row in rows)
+    return Expansion(float(solver.e_tot), np.asarray(solver.mo_coeff), first, second, coefficients, method)
 
 
 def _field(molecule: Molecule, basis: str, unrestricted: bool) -> Any:
@@ -229,9 +229,10 @@ def _reference(
         raise ConvergenceError(f"Slater functions do not fit the orbitals of {molecule}: rms {worst:.2g}")
     kept = np.concatenate([used, np.setdiff1d(empty, used)[:virtuals]])
     orbitals = replace(orbitals, coefficients=np.asarray(orbitals.coefficients)[:, kept])
-    occupied = (np.searchsorted(used, part) for part in (expansion.up, expansion.down))
-    rest = (expansion.coefficients, float(field.e_tot), rms[kept], expansion.method)
-    return Reference(molecule, float(expansion.energy), orbitals, *occupied, *rest)
+    up, down = (np.searchsorted(used, part) for part in (expansion.up, expansion.down))
+    weights, mean_field = expansion.coefficients, float(field.e_tot)
+    found = molecule, float(expansion.energy), orbitals
+    return Reference(*found, up, down, weights, mean_field, rms[kept], expansion.method)
 
 
 def _used(expansion: Expansion) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,9 @@ _DETERMINANTS = ("up", "down", "coefficients", "rms")
 
 def header_of(ansatz: Ansatz, trial: Trial, trained: Trained, seed: int) -> dict[str, Any]:
     """All that is no array; how it was trained is left out."""
-    settings = {field.name: getattr(ansatz, field.name) for field in fields(ansatz) if field.name != "training"}
+    settings = {
+        field.name: getattr(ansatz, field.name) for field in fields(cast(Any, ansatz)) if field.name != "training"
+    }
     molecule, found = trial.molecule, trial.reference
     header = {
         "ansatz": {"kind": type(ansatz).__name__, **settings},
@@ -79,10 +81,11 @@ def trial_of(ansatz: Ansatz, header: dict[str, Any], arrays: dict[str, np.ndarra
     molecule = Molecule(arrays["charges"], arrays["positions"], **header["molecule"])
     found = None
     if "reference" in header:
-        numbers = dict(header["reference"])
+        numbers: dict[str, Any] = dict(header["reference"])
         angular = tuple(tuple(powers) for powers in numbers.pop("angular"))
-        orbitals = SlaterOrbitals(*(arrays[f"orbitals.{name}"] for name in _ORBITALS), angular)
-        parts = {name: arrays[f"reference.{name}"] for name in _DETERMINANTS}
+        functions: dict[str, Any] = {name: arrays[f"orbitals.{name}"] for name in _ORBITALS}
+        orbitals = SlaterOrbitals(angular=angular, **functions)
+        parts: dict[str, Any] = {name: arrays[f"reference.{name}"] for name in _DETERMINANTS}
         found = Reference(molecule=molecule, orbitals=orbitals, **parts, **numbers)
     return ansatz.assembled(molecule, found, seed=header["seed"])
 

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ from bayesmol.errors import ConvergenceError, DataError, ShapeError, expected
 from bayesmol.files import made
 from bayesmol.inference.random import integer_seed
 from bayesmol.inference.swag import SwagMoments
+from bayesmol.parallel import parallel
 from bayesmol.posterior import Estimate, Interval
 from bayesmol.posterior.interval import checked_level
 from bayesmol.wavefunctions.energy import Energy
@@ -85,8 +87,9 @@ class Sensitivity:
             if energy.verdict == "refused":
                 raise DataError(expected("energies", "none refused", f"{place}: {'; '.join(energy.reasons)}"))
         parts = [energy.estimate for energy in energies]
-        columns = ([getattr(p, n) for p in parts] for n in ("value", "standard_error", "effective_sample_size"))
-        return cls(Estimate(*(torch.stack(column) for column in columns), "Ha"), source)
+        names = ("value", "standard_error", "effective_sample_size")
+        value, error, size = (torch.stack([getattr(part, name) for part in parts]) for name in names)
+        return cls(Estimate(value, error, size, "Ha"), source)
 
     @property
     def spread(self) -> float:
@@ -109,8 +112,8 @@ class Sensitivity:
         """
         tail, freedom = (1 - checked_level(level)) / 2, len(self.energies.value) - 1
         lower, upper = (self._tau(float(stats.chi2.ppf(p, freedom))) for p in (1 - tail, tail))
-        bounds = (self.energies.value.new_tensor(bound) for bound in (lower, upper))
-        return Interval(*bounds, level, "Ha", "exact for normal energies with known errors of sampling")
+        ends = self.energies.value.new_tensor(lower), self.energies.value.new_tensor(upper)
+        return Interval(ends[0], ends[1], level, "Ha", "exact for normal energies with known errors of sampling")
 
     @property
     def mean(self) -> Estimate:
@@ -168,7 +171,8 @@ def seeds(
 ) -> Sensitivity:
     """Train ``count`` wavefunctions from different seeds and compare their energies.
 
-    It takes ``count`` times as long as one, and is the only way to see what a single run cannot: nothing inside one
+    It takes ``count`` times as long as one, unless joblib is told to compute them at once
+    (:mod:`bayesmol.parallel`), and is the only way to see what a single run cannot: nothing inside one
     run tells where another would have ended.
 
     Parameters
@@ -189,12 +193,22 @@ def seeds(
         raise DataError(expected("count", "at least two wavefunctions", count))
     if checkpoint is not None:
         made(Path(checkpoint))
-    found = []
-    for first, second in np.random.SeedSequence(integer_seed(seed)).generate_state(2 * count).reshape(-1, 2):
-        path = None if checkpoint is None else Path(checkpoint) / f"seed-{first}.training"
-        wavefunction = ansatz.fit(molecule, seed=int(first), minutes=minutes, checkpoint=path)
-        found.append(wavefunction.energy(draws, seed=int(second)))
-    return Sensitivity.of(found, "seeds")
+    pairs = np.random.SeedSequence(integer_seed(seed)).generate_state(2 * count).reshape(-1, 2).tolist()
+    work = partial(_replica, ansatz, molecule, minutes, draws, checkpoint)
+    return Sensitivity.of(parallel(work, pairs, description="wavefunctions from other seeds"), "seeds")
+
+
+def _replica(
+    ansatz: Ansatz,
+    molecule: Molecule,
+    minutes: float | None,
+    draws: int,
+    checkpoint: str | os.PathLike[str] | None,
+    seeds: tuple[int, int],
+) -> Energy:
+    """Energy of one wavefunction, from the seeds of its training and of its walks."""
+    path = None if checkpoint is None else Path(checkpoint) / f"seed-{seeds[0]}.training"
+    return ansatz.fit(molecule, seed=seeds[0], minutes=minutes, checkpoint=path).energy(draws, seed=seeds[1])
 
 
 def iterates(

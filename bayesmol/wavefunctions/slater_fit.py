@@ -98,8 +98,8 @@ def _check(points: np.ndarray, weights: np.ndarray, values: np.ndarray, function
         raise ShapeError(expected("points, weights, values", wanted, got))
     if not all(np.isfinite(array).all() for array in (points, weights, values)):
         raise DataError(expected("points, weights, values", "finite numbers", "NaN or infinity"))
-    if (got := int(np.sum(weights > 0))) < functions:
-        raise DataError(expected("points", f"at least {functions} of positive weight", got, "use a finer grid"))
+    if (positive := int(np.sum(weights > 0))) < functions:
+        raise DataError(expected("points", f"at least {functions} of positive weight", positive, "use a finer grid"))
 
 
 def _functions(molecule: Molecule) -> tuple[np.ndarray, np.ndarray, tuple[tuple[int, int, int], ...]]:

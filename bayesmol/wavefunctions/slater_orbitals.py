@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,8 @@ class SlaterOrbitals:
 
     def with_parameters(self, parameters: dict[str, Array | np.ndarray]) -> SlaterOrbitals:
         """The same functions with other exponents and coefficients."""
-        return replace(self, **parameters)
+        arrays: dict[str, Any] = dict(parameters)
+        return replace(self, **arrays)
 
     def functions(self, r: Float[Array | np.ndarray, " 3"]) -> Float[Array, " functions"]:
         """Value of each Slater function at a point in bohr."""
@@ -54,7 +56,7 @@ class SlaterOrbitals:
         at_nucleus = square == 0
         # √ has no derivative at 0; a NaN there would spread through a whole batch of walkers.
         distance = jnp.where(at_nucleus, 0.0, jnp.sqrt(jnp.where(at_nucleus, 1.0, square)))
-        return self._monomials(apart) * jnp.exp(-self.exponents * distance)
+        return self._monomials(jnp.asarray(apart)) * jnp.exp(-self.exponents * distance)
 
     def __call__(self, r: Float[Array | np.ndarray, " 3"]) -> Float[Array, " orbitals"]:
         """Value of each orbital at a point, in :math:`\\mathrm{bohr}^{-3/2}`; use ``jax.vmap`` for several."""

@@ -54,7 +54,7 @@ class SpaceWarp:
         return not np.array_equal(self.source, self.target)
 
     def forward(
-        self, r: Float[Array, "*walkers electrons 3"]
+        self, r: Float[Array | np.ndarray, "*walkers electrons 3"]
     ) -> tuple[Float[np.ndarray, "*walkers electrons 3"], Float[np.ndarray, "*walkers"]]:
         """Configurations about the target, and the logarithm of the change of volume."""
         if not self.moves:
@@ -64,7 +64,7 @@ class SpaceWarp:
         return np.asarray(warped).reshape(np.shape(r)), _summed(log, np.shape(r))
 
     def inverse(
-        self, r: Float[Array, "*walkers electrons 3"]
+        self, r: Float[Array | np.ndarray, "*walkers electrons 3"]
     ) -> tuple[Float[np.ndarray, "*walkers electrons 3"], Float[np.ndarray, "*walkers"], bool]:
         """Configurations that :meth:`forward` carries to ``r``, the logarithm of *its* change of volume there, and
         whether all were found: large displacements fold space.

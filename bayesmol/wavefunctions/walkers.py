@@ -54,6 +54,8 @@ Move = Callable[..., State]
 class Sampler(Protocol):
     """A Markov chain on |ψ|², all electrons of a walker at once."""
 
+    def __hash__(self) -> int: ...
+
     def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
         """State of walkers at ``r``."""
 

@@ -24,7 +24,9 @@ _POINTS = 2000
 _DETERMINANTS = ("mixing", "coefficients", "backflow")
 
 
-def warm_start(trial: Trial, neighbour: Trial, parameters: Any, walkers: Float[Array, "walkers electrons 3"]) -> Trial:
+def warm_start(
+    trial: Trial, neighbour: Trial, parameters: Any, walkers: Float[Array | np.ndarray, "walkers electrons 3"]
+) -> Trial:
     r"""``trial`` with the ``parameters`` of a neighbouring geometry as far as they mean the same there.
 
     Weights of the network act on distances and have the same meaning at every geometry. Orbitals have not: quantum
@@ -52,26 +54,28 @@ def warm_start(trial: Trial, neighbour: Trial, parameters: Any, walkers: Float[A
 
 def _alike(one: Any, other: Any) -> bool:
     """Whether two trees have the same arrays but for their values."""
-    leaves, tree = jax.tree.flatten(one)
-    others, wanted = jax.tree.flatten(other)
-    return tree == wanted and all(np.shape(a) == np.shape(b) for a, b in zip(leaves, others, strict=True))
+    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
+    trees: list[Any] = [jax.tree.structure(one), jax.tree.structure(other)]
+    return trees[0] == trees[1] and all(np.shape(a) == np.shape(b) for a, b in zip(leaves, others, strict=True))
 
 
 def _carried(trial: Trial, neighbour: Trial, parameters: Any, walkers: np.ndarray) -> dict[str, Any]:
     """Mixing, coefficients and backflow in the new orbitals; nothing if these cannot express the old ones."""
     source, target = neighbour.molecule, trial.molecule
-    if not np.array_equal(source.charges, target.charges) or ("backflow" in parameters) != trial.log_psi.backflow:
+    old, new = neighbour.log_psi, trial.log_psi
+    assert isinstance(old, OrbitalNetwork) and isinstance(new, OrbitalNetwork), "see warm_start"
+    if not np.array_equal(source.charges, target.charges) or ("backflow" in parameters) != new.backflow:
         return {}
     points = walkers.reshape(-1, 1, 3)[:_POINTS]
     warped, _ = SpaceWarp(source.positions, target.positions).forward(points)
-    before = np.asarray(neighbour.log_psi.basis(parameters["basis"], jnp.asarray(points[:, 0])))
-    after = np.asarray(trial.log_psi.basis(trial.parameters["basis"], jnp.asarray(warped[:, 0])))
+    before = np.asarray(old.basis(parameters["basis"], jnp.asarray(points[:, 0])))
+    after = np.asarray(new.basis(trial.parameters["basis"], jnp.asarray(warped[:, 0])))
     change = _paired(before, after)
     if change is None:
         return {}
     mixing = [jnp.einsum("vw,pwm->pvm", change, one) for one in parameters["mixing"]]
     found = {"mixing": mixing, "coefficients": _coefficients(trial, neighbour, parameters, change)}
-    if trial.log_psi.backflow:
+    if new.backflow:
         out = [jnp.einsum("vw,kpwm->kpvm", change, one) for one in parameters["backflow"]["out"]]
         found["backflow"] = {"in": parameters["backflow"]["in"], "out": out}
     return found

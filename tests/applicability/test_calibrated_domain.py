@@ -189,6 +189,12 @@ def test_bad_input():
         domain.assess(uniform(5, 2))
 
 
+def test_a_domain_of_atoms_refuses_plain_rows():
+    domain = Domain("leverage", level=0.05).fit(atoms(60)).calibrate(atoms(59, seed=1))
+    with pytest.raises(DataError, match="AtomicFeatures"):
+        domain.assess(uniform(10, 3))
+
+
 def test_verdicts_on_groups_are_those_of_their_strangest_row():
     scores, groups = uniform(200, seed=3), torch.arange(200) % 40
     domain = Domain(level=0.1).calibrate(scores, groups=groups)

@@ -11,7 +11,7 @@ from bayesmol.flows.coordinates import Cartesian, Composed
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.differences import free_energy_difference
 from bayesmol.flows.fitted import FittedGenerator
-from bayesmol.flows.whitening import whitening
+from bayesmol.flows.whitened import whitening
 from bayesmol.testing import assert_calibrated
 
 ARCHITECTURE = Autoregressive(width=4, bins=4)

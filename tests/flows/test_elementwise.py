@@ -19,7 +19,7 @@ def families():
 
 def planes():
     x = torch.stack([torch.linspace(-3.1, 3.1, 41), torch.linspace(-7.0, 7.0, 41)]).double()
-    return x, lambda maps: torch.randn(maps.parameters, 2, 41, generator=torch.Generator().manual_seed(1)).double() / 2
+    return x, lambda maps: torch.randn(maps.numbers, 2, 41, generator=torch.Generator().manual_seed(1)).double() / 2
 
 
 def around(x):
@@ -29,7 +29,7 @@ def around(x):
 @pytest.mark.parametrize("maps", families(), ids=["splines", "shifts"])
 def test_zero_is_the_identity(maps):
     x, _ = planes()
-    z, slope = maps(x, torch.zeros(maps.parameters, 2, 1).double())
+    z, slope = maps(x, torch.zeros(maps.numbers, 2, 1).double())
     torch.testing.assert_close(around(z - x), torch.zeros_like(x), rtol=0, atol=1e-6)
     torch.testing.assert_close(slope, torch.zeros_like(x), rtol=0, atol=1e-6)
 

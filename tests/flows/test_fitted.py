@@ -10,7 +10,7 @@ from bayesmol.flows.coordinates import Cartesian, Composed
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.fitted import FittedGenerator, checked_rows
 from bayesmol.flows.training import Training
-from bayesmol.flows.whitening import whitening
+from bayesmol.flows.whitened import whitening
 
 ARCHITECTURE = Autoregressive(width=8, bins=4)
 TRAINING = Training(3, 10, "a test", loss=((3, 0.5),))

@@ -10,7 +10,7 @@ from bayesmol.flows.coordinates import Composed, MeanFree
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.molecular_coordinates import Internal, TorsionOnly, molecular
 from bayesmol.flows.viewed import Seen
-from bayesmol.flows.whitening import whitening
+from bayesmol.flows.whitened import whitening
 from bayesmol.representation.internal import wrapped
 from bayesmol.representation.zmatrix import bonds, zmatrix
 

@@ -10,7 +10,7 @@ from bayesmol.flows.coordinates import MeanFree, Planar
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.proposal import Proposal
 from bayesmol.flows.viewed import Seen, Viewed
-from bayesmol.flows.whitening import whitening
+from bayesmol.flows.whitened import whitening
 
 
 class Base:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bayesmol.errors import DataError, ShapeError
-from bayesmol.flows.whitening import whitening
+from bayesmol.flows.whitened import whitening
 from bayesmol.representation.internal import wrapped
 
 

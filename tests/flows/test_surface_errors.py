@@ -5,7 +5,7 @@ import torch
 
 from bayesmol.errors import DataError, ShapeError
 from bayesmol.flows.density import BoltzmannDensity
-from bayesmol.flows.surface_error import surface_error
+from bayesmol.flows.surface_errors import surface_error
 from bayesmol.inference.conjugate import posterior_from_rows
 from bayesmol.posterior import Draws
 from bayesmol.testing import assert_calibrated

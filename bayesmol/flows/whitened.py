@@ -30,6 +30,10 @@ class Whitening(Coordinates):
         Angles that became straight.
     """
 
+    place: Tensor
+    inverse_factor: Tensor
+    log_volume: Tensor
+
     def __init__(
         self,
         centre: Float[Tensor, " columns"],

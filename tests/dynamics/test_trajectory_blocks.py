@@ -7,7 +7,7 @@ from bayesmol.applicability import Domain, select_outside
 from bayesmol.data.exact_chains import LinearProcess
 from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics.linear import TICA
-from bayesmol.dynamics.time_blocks import time_blocks
+from bayesmol.dynamics.trajectory_blocks import time_blocks
 from bayesmol.errors import ConvergenceError, DataError
 
 PROCESS = LinearProcess.autoregressive(0.95, 0.8, 0.3)
