@@ -84,6 +84,7 @@ _NAMES = {
     "harmonic": "lattice_densities",
     "harmonic_crystal": "lattice_densities",
     "integration": "continuous",
+    "label_correction": "corrections",
     "lennard_jones": "particle_densities",
     "many_well": "model_densities",
     "molecular": "molecular_coordinates",
