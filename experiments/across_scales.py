@@ -63,10 +63,10 @@ def molecules(
     ),
     temperature: Temperature = 400.0,
     labels: Annotated[int, typer.Option(help="Labels that acquisition chooses, beside 48 of a scan.", min=110)] = 128,
-    audits: Annotated[int, typer.Option(help="Labels of draws, for each of three states.", min=10)] = 64,
-    replicas: Annotated[int, typer.Option(help="Of the dynamics.", min=2)] = 64,
-    picoseconds: Annotated[float, typer.Option(help="Of each replica.", min=2)] = 5.0,
-    minutes: Annotated[float, typer.Option(help="CPU time of the training of the flow.", min=0.01)] = 0.5,
+    audits: Annotated[int, typer.Option(help="Labels of draws, for each of three states.", min=10)] = 96,
+    replicas: Annotated[int, typer.Option(help="Of the dynamics.", min=2)] = 48,
+    picoseconds: Annotated[float, typer.Option(help="Of each replica.", min=2)] = 4.0,
+    training: Annotated[int, typer.Option(help="Steps of the flow.", min=20)] = 300,
     repeats: Annotated[int, typer.Option(help="Independent chains, from labels to kinetics.", min=1)] = 1,
     reference: Annotated[Path | None, typer.Option(help="What the command reference wrote, to judge by.")] = None,
     report: Report = None,
@@ -78,7 +78,7 @@ def molecules(
     study = Study("across_scales", "molecules", context.params, packages=MOLECULAR)
     study.expectations.update({f"{name}_inside_90": HELD for name in ("free_energy", "timescale")})
     study.expectations["reference_calls_ratio"] = {"upper": 0.02}
-    settings = Settings(temperature, labels, audits, replicas, picoseconds, minutes)
+    settings = Settings(temperature, labels, audits, replicas, picoseconds, training)
     known = None if reference is None else scales_molecules_reference.truth(reference)
     found = scales_molecules.molecules(study, folder, settings, repeats=repeats, known=known, seed=seed)
     pictures = scales_molecules.plots(found, known)
@@ -96,14 +96,14 @@ def reference(
     walkers: Annotated[int, typer.Option(help="Replicas of the dynamics.", min=2)] = 24,
     picoseconds: Annotated[float, typer.Option(help="Of each; more of them go on from fewer.", min=2)] = 50.0,
     draws: Annotated[int, typer.Option(help="Of a flow, each weighted by the reference.", min=1000)] = 20_000,
-    minutes: Annotated[float, typer.Option(help="CPU time of the training of this flow.", min=0.01)] = 1.0,
+    training: Annotated[int, typer.Option(help="Steps of this flow.", min=20)] = 500,
     seed: Seed = 987,
     json: Json = None,
 ) -> None:
     """The truth of `molecules`: dynamics of n-butane by GFN2-xTB itself, some ms a step; a killed run goes on."""
     settings = {"temperature": temperature, "walkers": walkers, "picoseconds": picoseconds, "draws": draws}
     study = Study("across_scales", "reference", settings, packages=MOLECULAR)
-    scales_molecules_reference.reference(study, out, minutes=minutes, seed=seed, **settings)
+    scales_molecules_reference.reference(study, out, training=training, seed=seed, **settings)
     study.finish(json)
 
 

@@ -110,14 +110,14 @@ def _calculated(folder: Path, settings: Settings, seed: int) -> Chain:
     run = moved(folder, model, start, settings, seed)
     frames = run.settled.transpose(0, 1)
     density = density_of(model, start, settings.temperature)
-    drawn = draws_of(flow(folder, density, frames, settings.minutes, seed), density, DRAWN, seed)
+    drawn = draws_of(flow(folder, density, frames, settings.training, seed), density, DRAWN, seed)
     shifts, checks = audited(folder, model, frames, settings, seed)
     posterior, band = believed(density, drawn, frames, seed)
     profile = drawn.profile(lambda x: unsigned(x.unflatten(1, (-1, 3))), bins=BINS, span=(0.0, 180.0)).free_energy
     error = profile.standard_error
     inside = model.predict(like(start[0], some(frames, 500, seed))).inside.double().mean()
-    known = [SCANNED + settings.labels + 3 * settings.audits, run.calls, run.stopped, inside]
-    known += [drawn.effective.effective / DRAWN, drawn.verdict[0] != "red", *checks, density.kt]
+    known = [SCANNED + settings.labels + checks[0], run.calls, run.stopped, inside]
+    known += [drawn.effective.effective / DRAWN, drawn.verdict[0] != "red", *checks[1:], density.kt]
     return Chain(
         energies=gauche_free_energy(drawn, seed),
         times=timescale(run, seed=seed).values.flatten()[:DISTRIBUTION],

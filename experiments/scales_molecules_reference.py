@@ -23,6 +23,7 @@ from bayesmol.report import Study, write_text
 __all__ = ["Truth", "reference", "truth"]
 
 TOGETHER = 1000  # draws of a file
+NEAREST = 0.5  # Å; nuclei as near as this are no draw of any molecule
 SPREAD = 400  # draws of each result in the file of the truth
 
 
@@ -57,7 +58,7 @@ def reference(
     walkers: int,
     picoseconds: float,
     draws: int,
-    minutes: float,
+    training: int,
     seed: int,
 ) -> None:
     """Fill in the truth and write it; dynamics goes on where it was, and a longer one where a shorter one ended."""
@@ -69,7 +70,7 @@ def reference(
         options = {"temperature": temperature, "steps": round(1000 * picoseconds), "seed": seed}
         run = motion(folder / "dynamics", Direct(), start, **options)
     with study.stage("draws"):
-        drawn = _drawn(folder, run, temperature, draws, minutes, seed)
+        drawn = _drawn(folder, run, temperature, draws, training, seed)
     energy, time = gauche_free_energy(drawn, seed), timescale(run, seed=seed).values.flatten()
     profile = drawn.profile(lambda x: unsigned(x.unflatten(1, (-1, 3))), bins=BINS, span=(0.0, 180.0))
     _told(study, run, drawn, energy, time)
@@ -88,12 +89,12 @@ def _told(study: Study, run: Motion, drawn: BoltzmannDraws, energy: Tensor, time
     study.add("reference_calls", run.calls + len(drawn.log_weights[0]))
 
 
-def _drawn(folder: Path, run: Motion, temperature: float, draws: int, minutes: float, seed: int) -> BoltzmannDraws:
+def _drawn(folder: Path, run: Motion, temperature: float, draws: int, training: int, seed: int) -> BoltzmannDraws:
     """Draws of a flow that learned the frames, with weights by the reference, in pieces that are files."""
     density = _density(run.structures, temperature)
     place = folder / f"flow-{len(run.positions)}"
     place.mkdir(exist_ok=True)
-    fitted, parts = flow(place, density, run.settled.transpose(0, 1), minutes, seed), []
+    fitted, parts = flow(place, density, run.settled.transpose(0, 1), training, seed), []
     with progress("weights by the reference", draws) as advance:
         for number in range(max(1, draws // TOGETHER)):
             parts.append(_piece(place / f"{number:03d}.npz", fitted, min(draws, TOGETHER), 1000 * seed + number))
@@ -114,9 +115,12 @@ def _density(structures: Structures, temperature: float) -> BoltzmannDensity:
     first, method = structures[0], Direct().reference
 
     def energy(x: Float[Tensor, "points dimension"]) -> Float[Tensor, " points"]:
-        found, values = method.label(like(first, x.unflatten(1, (-1, 3)))), x.new_full((len(x),), torch.inf)
-        if found.labelled is not None:
-            values[found.succeeded] = found.labelled.energies.to(values)
+        values = x.new_full((len(x),), torch.inf)
+        apart = torch.stack([torch.pdist(row.view(14, 3)).min() for row in x]) > NEAREST
+        if bool(apart.any()):
+            found = method.label(like(first, x[apart].unflatten(1, (-1, 3))))
+            known = apart.nonzero()[found.succeeded, 0]
+            values[known] = found.labelled.energies.to(values) if len(known) else values[known]
         return values
 
     start = (first.positions - first.positions.mean(0)).reshape(1, -1)

@@ -19,7 +19,8 @@ from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics import MarkovStateModel
 from bayesmol.dynamics.clustering import Grid
 from bayesmol.dynamics.lags import ImpliedTimescales, implied_timescales
-from bayesmol.errors import ConvergenceError
+from bayesmol.dynamics.weights import FEWEST_EVENTS
+from bayesmol.errors import ConvergenceError, expected
 from bayesmol.files import replacing
 from bayesmol.inference.random import numpy_generator
 from bayesmol.posterior import Draws
@@ -160,8 +161,19 @@ def _model(lag: float) -> MarkovStateModel:
 
 
 def timescale(run: Motion, *, seed: int) -> Draws:
-    """Relaxation time between trans and gauche in ps: posterior of a Markov state model of the torsion."""
-    return _model(LAG).fit(_torsions(run), seed=seed).timescales(1)
+    """Relaxation time between trans and gauche in ps: posterior of a Markov state model of the torsion.
+
+    Raises
+    ------
+    ConvergenceError
+        If it rests on too few independent events.
+    """
+    fitted = _model(LAG).fit(_torsions(run), seed=seed)
+    found = fitted.timescales(1)
+    if (events := float(fitted.support(found))) < FEWEST_EVENTS:
+        got = f"about {events:.1f} events"
+        raise ConvergenceError(expected("picoseconds", "three independent events", got, "simulate longer"))
+    return found
 
 
 def lags(run: Motion, *, seed: int) -> ImpliedTimescales:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scales_molecules_sampling import Motion, equivalent, like, motion, scan, torsion
 from torch import Tensor
 
@@ -60,14 +60,14 @@ DISTRIBUTION = 1000  # draws of each result
 
 @dataclass(frozen=True)
 class Settings:
-    """Temperature (K), labels chosen, labels of draws of each state, replicas, ps of each, CPU minutes of the flow."""
+    """Temperature (K), labels chosen, labels of draws of each state, replicas, ps of each, steps of the flow."""
 
     temperature: float = 400.0
     labels: int = 128
-    audits: int = 64
-    replicas: int = 64
-    picoseconds: float = 5.0
-    minutes: float = 0.5
+    audits: int = 96
+    replicas: int = 48
+    picoseconds: float = 4.0
+    training: int = 300
 
 
 def same(folder: Path, settings: dict[str, Any]) -> None:
@@ -129,10 +129,10 @@ def density_of(model: CertifiedModel, start: Structures, temperature: float) -> 
     return BoltzmannDensity.from_potential(model, start[0], temperature)
 
 
-def flow(folder: Path, density: BoltzmannDensity, frames: Tensor, minutes: float, seed: int) -> FittedGenerator:
+def flow(folder: Path, density: BoltzmannDensity, frames: Tensor, steps: int, seed: int) -> FittedGenerator:
     """Boltzmann generator that learned frames of the dynamics, each as the four that are equivalent."""
     rows = equivalent(frames.flatten(0, 1)).double().flatten(1)
-    optimisation = Optimisation(steps=None, minutes=minutes, rate=4e-3, batch=512, marginal=1.0)
+    optimisation = Optimisation(steps=steps, rate=4e-3, batch=512, marginal=1.0)
     made = BoltzmannGenerator(objective=ForwardKL(optimisation=optimisation))
     return stored(folder / "generator.bm", lambda: made.fit(density, rows, seed=seed)).on(density)
 
@@ -155,42 +155,53 @@ def gauche_free_energy(drawn: BoltzmannDraws, seed: int) -> Float[Tensor, " draw
 def audited(
     folder: Path, model: CertifiedModel, frames: Tensor, settings: Settings, seed: int
 ) -> tuple[Draws, list[float]]:
-    """Correction of populations by labels of frames in each state; scatter, error, and share of forces covered."""
-    x, source = frames.flatten(0, 1).double(), generator(seed)
-    angle = unsigned(x)
-    members = [angle >= GAUCHE, angle < GAUCHE, (angle > BARRIER[0]) & (angle < BARRIER[1])]
-    chosen = []
-    for inside in members:
-        places = inside.nonzero()[:, 0]
-        chosen.append(places[torch.randperm(len(places), generator=source)[: settings.audits]])
-    structures = like(model.model.training.structures[0], x[torch.cat(chosen)])
+    """Correction of populations by labels of frames of each state; how many, scatter, force error, share covered."""
+    x, states = _of_states(frames, settings.audits, seed)
+    structures = like(model.model.training.structures[0], x)
     labels = Cached(TBLite(), folder / "labels").label(structures).labelled
     prediction = model.predict(structures)
-    off = labels.energies - prediction.energy.mean
-    states = torch.arange(3).repeat_interleave(torch.tensor([len(part) for part in chosen]))
-    error = (labels.forces - prediction.forces.mean).abs().mean()
+    off, error = labels.energies - prediction.energy.mean, (labels.forces - prediction.forces.mean).abs().mean()
     covered = prediction.forces.interval(0.9).covered(labels.forces)
     kt = density_of(model, structures, settings.temperature).kt
-    return label_correction(off, states, kt, seed=seed, draws=DISTRIBUTION), [
-        float(off.std()),
-        float(error),
-        float(covered),
-    ]
+    shifts = label_correction(off, states, kt, seed=seed, draws=DISTRIBUTION)
+    return shifts, [len(x), float(off.std()), float(error), float(covered)]
+
+
+def _of_states(frames: Tensor, size: int, seed: int) -> tuple[Float[Tensor, "labels atoms 3"], Int[Tensor, " labels"]]:
+    """So many frames of each of trans, gauche and the barrier, by chance, and which they are of."""
+    x, source = frames.flatten(0, 1).double(), generator(seed)
+    chosen = []
+    for inside in _populations(x).bool().unbind(1):
+        places = inside.nonzero()[:, 0]
+        chosen.append(places[torch.randperm(len(places), generator=source)[:size]])
+    counts = torch.tensor([len(part) for part in chosen])
+    return x[torch.cat(chosen)], torch.arange(3).repeat_interleave(counts)
 
 
 def believed(
     density: BoltzmannDensity, drawn: BoltzmannDraws, frames: Tensor, seed: int
 ) -> tuple[Float[Tensor, " 2"], Float[Tensor, " bins"]]:
-    """Errors of free energy and logarithm of the time, and of the profile, by the posterior of the potential alone."""
-    ours = drawn[:REWEIGHTED]
-    bins = surface_error(density, ours, _binned, seed=seed).expectations
+    """Errors of free energy and logarithm of the time, and of the profile, by the posterior of the potential alone.
+
+    They are infinite where the draws do not reach a surface of the posterior.
+    """
+    weighted = Draws(drawn.values[:, :REWEIGHTED], drawn.log_weights[:, :REWEIGHTED], unit="Å")
+    bins = _surfaces(density, weighted, _binned, seed)
     energy = (bins[:, BINS * 2 // 3 :].sum(1) / bins[:, : BINS * 2 // 3].sum(1)).log().std()
     every = max(1, frames.shape[0] * frames.shape[1] // REWEIGHTED)
-    plain = Draws(frames[:, ::every].double(), unit="Å")
-    parts = surface_error(density, plain, _populations, seed=seed).expectations
+    parts = _surfaces(density, Draws(frames[:, ::every].double(), unit="Å"), _populations, seed)
     time = (parts[:, 0] * parts[:, 1] / parts[:, 2]).log().std()
     band = bins.clamp_min(torch.finfo(bins.dtype).tiny).log().std(0)
-    return torch.stack([energy, time]), band
+    return torch.stack([energy, time]).nan_to_num(torch.inf), band.nan_to_num(torch.inf)
+
+
+def _surfaces(
+    density: BoltzmannDensity, draws: Draws, observable: Callable[[Tensor], Tensor], seed: int
+) -> Float[Tensor, "surfaces values"]:
+    """Expectations on surfaces of the posterior; no numbers if the draws do not reach one of them."""
+    found = surface_error(density, draws, observable, seed=seed)
+    reached = bool(torch.isfinite(found.total.standard_error).all())
+    return found.expectations if reached else torch.full_like(found.expectations, torch.nan)
 
 
 def unsigned(x: Float[Tensor, "*shape atoms 3"]) -> Float[Tensor, "*shape"]:

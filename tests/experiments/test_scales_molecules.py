@@ -152,3 +152,53 @@ def test_the_reference_labels_equivalent_geometries_alike(sampling):
     structures = Structures.from_ase([Atoms("C4H10", y.numpy()) for y in x])
     found = sampling.Direct().surface(structures)
     assert float(found.energies.max() - found.energies.min()) < 1e-5
+
+
+def test_the_reference_is_written_and_read_back(study, sampling, tmp_path, monkeypatch):
+    module = study("scales_molecules_reference")
+    monkeypatch.setattr(sampling, "CHUNK", 1000)
+    start = Structures.from_ase([molecule("trans-butane")] * 2)
+
+    def turned(folder, surface, first, *, temperature, steps, seed):
+        """A walk between the two states that is over in a few frames."""
+        source = torch.Generator().manual_seed(seed)
+        places = (torch.rand(2000, 2, generator=source) < 0.05).cumsum(0) % 2
+        x = torch.stack([torch.tensor(_at(angle).positions) for angle in (180.0, 65.0)])[places]
+        return sampling.Motion(x, start, torch.zeros(28, 3), steps * 2, 0)
+
+    class Drawn(torch.nn.Module):
+        """Weighted draws by hand: two thirds of the weight is trans."""
+
+        def weighted(self, size, *, seed):
+            states = torch.arange(size) % 2
+            x = torch.stack([torch.tensor(_at(angle).positions) for angle in (180.0, 65.0)])[states]
+            return x.flatten(1), torch.tensor([2.0, 1.0]).double().log()[states]
+
+    monkeypatch.setattr(module, "motion", turned)
+    monkeypatch.setattr(module, "flow", lambda *arguments: Drawn())
+    run, out = Study("across_scales", "reference"), tmp_path / "truth.json"
+    settings = {"temperature": 400.0, "walkers": 2, "picoseconds": 4.0, "draws": 2000, "training": 20}
+    module.reference(run, out, seed=0, **settings)
+    found = module.truth(out)
+    assert float(found.free_energy.mean()) == pytest.approx(math.log(2), abs=0.02)
+    assert found.calls == 8000
+    assert float(found.timescale.mean()) > 0
+    with pytest.raises(DataError, match="300 K"):
+        found.check(300.0)
+
+
+def test_nuclei_on_each_other_have_no_density(study):
+    pytest.importorskip("tblite")
+    module, start = study("scales_molecules_reference"), Structures.from_ase(molecule("trans-butane"))
+    density = module._density(start, 400.0)
+    whole = start.positions.flatten()
+    crushed = whole.clone().view(14, 3).index_copy(0, torch.tensor([5]), start.positions[:1]).flatten()
+    energies = density.energy(torch.stack([whole, crushed]))
+    assert bool(energies[0].isfinite()) and float(energies[1]) == math.inf
+
+
+def _at(angle):
+    """Butane at a torsion."""
+    atoms = molecule("trans-butane")
+    atoms.set_dihedral(0, 1, 2, 3, angle, indices=[3, 12, 13, 5, 8, 9])
+    return atoms
