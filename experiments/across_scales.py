@@ -65,7 +65,7 @@ def molecules(
     labels: Annotated[int, typer.Option(help="Labels that acquisition chooses, beside 48 of a scan.", min=110)] = 128,
     audits: Annotated[int, typer.Option(help="Labels of draws, for each of three states.", min=10)] = 96,
     replicas: Annotated[int, typer.Option(help="Of the dynamics.", min=2)] = 48,
-    picoseconds: Annotated[float, typer.Option(help="Of each replica.", min=2)] = 4.0,
+    picoseconds: Annotated[float, typer.Option(help="Of each replica.", min=2)] = 6.0,
     training: Annotated[int, typer.Option(help="Steps of the flow.", min=20)] = 300,
     repeats: Annotated[int, typer.Option(help="Independent chains, from labels to kinetics.", min=1)] = 1,
     reference: Annotated[Path | None, typer.Option(help="What the command reference wrote, to judge by.")] = None,

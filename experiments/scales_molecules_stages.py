@@ -66,7 +66,7 @@ class Settings:
     labels: int = 128
     audits: int = 96
     replicas: int = 48
-    picoseconds: float = 4.0
+    picoseconds: float = 6.0
     training: int = 300
 
 
