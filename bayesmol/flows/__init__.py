@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors, which load no
     from bayesmol.flows.coordinates import Composed as Composed
     from bayesmol.flows.coordinates import MeanFree as MeanFree
     from bayesmol.flows.coordinates import Planar as Planar
+    from bayesmol.flows.corrections import label_correction as label_correction
     from bayesmol.flows.couplings import Couplings as Couplings
     from bayesmol.flows.defensive import Defensive as Defensive
     from bayesmol.flows.density import BoltzmannDensity as BoltzmannDensity
@@ -176,6 +177,7 @@ _NAMES = {
     "harmonic": "lattice_densities",
     "harmonic_crystal": "lattice_densities",
     "integration": "continuous",
+    "label_correction": "corrections",
     "lennard_jones": "particle_densities",
     "many_well": "model_densities",
     "molecular": "molecular_coordinates",
