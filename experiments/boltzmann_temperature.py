@@ -76,7 +76,7 @@ def alanine_steering(
         fraction = _judged(study, f"ess_fraction_{label}", steered, draws, seed + 1)
         if dedicated:
             own = BoltzmannGenerator(
-                exploration=_exploration(HOTTEST * 2 / ratio, max(12 - 2 * k, 4), exploring, filling=0.4),
+                exploration=_exploration(HOTTEST * 2 / ratio, max(12 - 2 * k, 4), exploring),
                 minutes=minutes - exploring,
             )
             with study.stage("dedicated", f"a flow for {300 * ratio:.0f} K"):
@@ -89,11 +89,11 @@ def alanine_steering(
     return generator
 
 
-def _exploration(hottest: float, rungs: int, minutes: float, filling: float = 0.0) -> Exploration:
-    """Tempering, and chains for a share of the time, that take so many CPU minutes at 18 000 energies a second."""
+def _exploration(hottest: float, rungs: int, minutes: float) -> Exploration:
+    """Tempering, and chains for 0.4 of the time, that take so many CPU minutes at 18 000 energies a second."""
     walkers, leapfrogs, chains, evaluations = 48, 10, 1024, 60 * minutes * 18_000
-    sweeps = max(int((1 - filling) * evaluations / (walkers * rungs * leapfrogs)), 40)
-    length = max(int(filling * evaluations / (chains * leapfrogs)) - 20, 10)
+    sweeps = max(int(0.6 * evaluations / (walkers * rungs * leapfrogs)), 40)
+    length = max(int(0.4 * evaluations / (chains * leapfrogs)) - 20, 10)
     return Exploration(hottest, rungs, walkers, sweeps // 5, sweeps - sweeps // 5, 1, leapfrogs, chains, length)
 
 

@@ -88,11 +88,10 @@ class SteerableGenerator:
         if density.symmetry is not None:
             raise DataError(expected("density", "one without symmetry", density.name, "train a generator for each"))
         source = generator(seed)
-        rows, ladder, cost = self.exploration.ladder(density, seed=source, kind=self.coordinates)
+        rows, ladder, cost = self.exploration.ladder(density, self.hottest, seed=source, kind=self.coordinates)
         system = coordinates(density, rows[0], self.coordinates, seed=integer_seed(source))
-        last = next(k for k, ratio in enumerate(ladder) if ratio >= self.hottest * (1 - 1e-9))
-        learned = inside(system, rows[: last + 1].flatten(0, 1))
-        ratios = learned.new_tensor(ladder[: last + 1]).repeat_interleave(rows.shape[1])
+        learned = inside(system, rows.flatten(0, 1))
+        ratios = learned.new_tensor(ladder).repeat_interleave(rows.shape[1])
         path = None if checkpoint is None else Path(checkpoint)
         flows, trainings, seeds = [], [], tuple(integer_seed(source) for _ in range(self.members))
         for member, own in enumerate(seeds):

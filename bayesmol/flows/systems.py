@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -93,21 +93,35 @@ class Exploration:
         return filled, found.evaluations + cost
 
     def ladder(
-        self, density: BoltzmannDensity, *, seed: int | torch.Generator, kind: Kind = "auto"
+        self, density: BoltzmannDensity, hottest: float, *, seed: int | torch.Generator, kind: Kind = "auto"
     ) -> tuple[Float[Tensor, "rungs points dimension"], tuple[float, ...], int]:
-        """Configurations at all temperatures, these as multiples of that of the density, and what they cost.
+        """Configurations at the temperatures up to the first from ``hottest`` on, these, and what all cost.
+
+        Temperatures are multiples of that of the density. Of molecules, draws of short chains are added, as in
+        :meth:`filled`, so that basins that are rare at a temperature are less rare among its configurations.
 
         Raises
         ------
         DataError
-            If the density has no ``start``.
+            If the density has no ``start``, or the ladder ends below ``hottest``.
         """
+        if not hottest <= self.hottest * (1 + 1e-9):
+            raise DataError(expected("hottest", f"at most that of the ladder, {self.hottest:g}", hottest))
         source = _source(density, None, seed)
         view, found = self._tempered(density, None, kind, source)
-        rows = torch.stack([_by_draw(values) for values in found.values])
-        if view is not None:
-            rows = torch.stack([view.inverse(own)[0] for own in rows])
-        return rows, tuple(found.ladder.tolist()), found.evaluations
+        ladder = found.ladder.tolist()
+        count = 1 + sum(ratio < hottest * (1 - 1e-9) for ratio in ladder)
+        rows = [_by_draw(values) for values in found.values[:count]]
+        if view is None:
+            return torch.stack(rows), tuple(ladder[:count]), found.evaluations
+        rungs, cost = [view.inverse(own)[0] for own in rows], found.evaluations
+        each = replace(self, chains=max(self.chains // count, 1))
+        for k in range(count):
+            warmer = found.values[min(k + 1, self.rungs - 1) : k + 1 + self.rungs // 2]
+            warm = view.inverse(warmer.flatten(0, 2))[0]
+            filled, spent = each.filled(density.at(ladder[k] * density.temperature), rungs[k], warm, seed=source)
+            rungs[k], cost = torch.cat([rungs[k], filled]), cost + spent
+        return torch.stack(rungs), tuple(ladder[:count]), cost
 
     def _tempered(
         self, density: BoltzmannDensity, samples: Tensor | None, kind: Kind, source: torch.Generator

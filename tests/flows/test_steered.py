@@ -48,8 +48,9 @@ def test_the_file_serves_all_temperatures(fitted, tmp_path):
 
 
 def test_all_configurations_of_the_ladder_are_kept():
-    rows, ladder, cost = SHORT.ladder(double_well(), seed=0)
+    rows, ladder, cost = SHORT.ladder(double_well(), 2.5, seed=0)
     assert rows.shape == (4, 32 * 60, 2) and ladder[0] == 1 and ladder[-1] == pytest.approx(3.0)
+    assert SHORT.ladder(double_well(), 2.0, seed=0)[1] == pytest.approx((1.0, 3 ** (1 / 3), 3 ** (2 / 3)))
     assert cost > 4 * 32 * 60
     spread = rows[:, :, 1].var(1)  # a harmonic coordinate
     torch.testing.assert_close(spread, torch.tensor(ladder, dtype=torch.float64), rtol=0.25, atol=0)
@@ -59,6 +60,8 @@ def test_bad_input():
     for settings in ({"members": 0}, {"broad": 0.0}, {"hottest": 1.0}, {"hottest": 30.0}):
         with pytest.raises(DataError):
             SteerableGenerator(**settings)
+    with pytest.raises(DataError, match="hottest"):
+        SHORT.ladder(double_well(), 4.0, seed=0)
     with pytest.raises(DataError, match="symmetry"):
         SteerableGenerator().fit(dw4(), seed=0)
 
