@@ -20,17 +20,13 @@ __all__ = ["AdditiveCouplings", "Steered"]
 
 
 class Steered(Flow):
-    r"""A flow at one temperature, :math:`r = T / T_0`.
+    r"""A flow at one temperature: its straight latent numbers have the variance :math:`r = T / T_0`.
 
-    With a context the flow is given :math:`\ln r`, and its straight coordinates divided by :math:`\sqrt r`: whitened
-    at :math:`T_0`, they have about unit variance at every temperature, and the network learns what is not harmonic.
-    Without one its straight latent numbers have the variance r,
+    .. math:: \log q_T(x) = \log \mathcal N(f_r(x); 0, r) + \log |\det \partial f_r / \partial x|
 
-    .. math:: \log q_T(x) = \log \mathcal N(f(x); 0, r) + \log |\det \partial f / \partial x| .
-
-    If its volume is constant (:class:`AdditiveCouplings`), :math:`-\log q_T = (T_0/T) (-\log q_{T_0})` up to a
-    constant: the flow scales with the temperature as Boltzmann densities do. Weights of the flow are shared and not
-    copied.
+    If the flow has a context, that is :math:`\ln r`. If it has none and its volume is constant
+    (:class:`AdditiveCouplings`), :math:`-\log q_T = (T_0/T) (-\log q_{T_0})` up to a constant: the flow scales with the
+    temperature as Boltzmann densities do. Weights of the flow are shared and not copied.
 
     Parameters
     ----------
@@ -52,7 +48,7 @@ class Steered(Flow):
 
 
 class _Heated(Transform):
-    """The transform of a flow at a ratio of temperatures; coordinates before, or latent rows after it, by its root."""
+    """The transform of a flow at the logarithm of a ratio of temperatures, then the deviations divided by its root."""
 
     circular: Tensor
 
@@ -71,23 +67,15 @@ class _Heated(Transform):
     ) -> tuple[Tensor, Tensor]:
         """Latent rows with unit variance, and the log-determinant."""
         ratios = self._of(inputs)
-        if self.context:
-            z, volume = self.transform(self._scaled(inputs, -ratios / 2), ratios)
-        else:
-            z, volume = self.transform(inputs, None)
-            z = self._scaled(z, -ratios / 2)
-        return z, volume - self.lines * ratios[:, 0] / 2
+        z, volume = self.transform(inputs, ratios if self.context else None)
+        return self._scaled(z, -ratios / 2), volume - self.lines * ratios[:, 0] / 2
 
     def inverse(
         self, inputs: Float[Tensor, "points dimension"], context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Configurations of latent rows, and the log-determinant."""
         ratios = self._of(inputs)
-        if self.context:
-            x, volume = self.transform.inverse(inputs, ratios)
-            x = self._scaled(x, ratios / 2)
-        else:
-            x, volume = self.transform.inverse(self._scaled(inputs, ratios / 2), None)
+        x, volume = self.transform.inverse(self._scaled(inputs, ratios / 2), ratios if self.context else None)
         return x, volume + self.lines * ratios[:, 0] / 2
 
     def _of(self, rows: Tensor) -> Float[Tensor, "points 1"]:
