@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from matplotlib.figure import Figure
+from scales_plots import clean, shares
 from torch import Tensor
 from wavefunctions_curve import MASS
 
@@ -139,7 +140,7 @@ def _curve(one: Chain) -> Figure:
     off = energies - np.interp(DISTANCES, place, mean)
     right.errorbar(DISTANCES, 1000 * off, yerr=1960 * errors, fmt="o", color="#222222", markersize=3)
     right.set(xlabel="distance (bohr)", ylabel="from the curve (mHa), 95 %")
-    return _clean(figure)
+    return clean(figure)
 
 
 def _constants(found: list[Chain]) -> Figure:
@@ -152,23 +153,8 @@ def _constants(found: list[Chain]) -> Figure:
             panel.plot([float(interval.lower), float(interval.upper)], [k, k], color=colour, linewidth=1.5)
         panel.axvline(truth, color="#222222", linewidth=0.8)
         panel.set(xlabel=f"{name.rsplit('_', 1)[0].replace('_', ' ')} ({UNITS[name]})", yticks=[])
-    return _clean(figure)
+    return clean(figure)
 
 
 def _shares(one: Chain) -> Figure:
-    figure = Figure(figsize=(5.0, 2.2), layout="constrained")
-    panel = figure.subplots()
-    names = list(one.noise_shares)
-    noise = [one.noise_shares[name] for name in names]
-    panel.barh(names, noise, color="#2f6fb3", label="noise and scatter of the labels")
-    panel.barh(names, [1 - q for q in noise], left=noise, color="#e0a030", label="curve between the labels")
-    panel.set(xlabel="share of the variance", xlim=(0, 1))
-    panel.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return _clean(figure)
-
-
-def _clean(figure: Figure) -> Figure:
-    for panel in figure.axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=7)
-    return figure
+    return shares(one.noise_shares, ("noise and scatter of the labels", "curve between the labels"))

@@ -7,10 +7,11 @@ import torch
 from matplotlib.figure import Figure
 from scales_molecules_chain import Chain
 from scales_molecules_reference import Truth
+from scales_plots import BLUE, YELLOW, clean, shares
 
 __all__ = ["plots"]
 
-BLUE, RED, YELLOW, BLACK = "#2f6fb3", "#d1495b", "#e0a030", "#222222"
+RED, BLACK = "#d1495b", "#222222"
 ENDS = torch.tensor([0.05, 0.95], dtype=torch.float64)
 NAMES = {"free_energy": "free energy, gauche − trans (kT)", "timescale": "relaxation time (ps)"}
 
@@ -44,7 +45,7 @@ def _profile(one: Chain, known: Truth | None) -> Figure:
         )
     panel.set(xlabel="torsion C–C–C–C without its sign (°)", ylabel="free energy (kT), 90 %", xticks=range(0, 181, 30))
     panel.legend(fontsize=7, frameon=False)
-    return _clean(figure)
+    return clean(figure)
 
 
 def _torsions(one: Chain) -> Figure:
@@ -57,7 +58,7 @@ def _torsions(one: Chain) -> Figure:
     ticks = range(-180, 181, 60)
     panel.set(xlabel="C–C–C–C (°)", ylabel="H–C–C–C of a methyl group (°)", xticks=ticks, yticks=ticks)
     figure.colorbar(drawn, ax=panel, label="log₁₀ of the density (1/°²)")
-    return _clean(figure)
+    return clean(figure)
 
 
 def _relaxation(one: Chain, known: Truth | None) -> Figure:
@@ -77,7 +78,7 @@ def _relaxation(one: Chain, known: Truth | None) -> Figure:
     panel.yaxis.set_major_formatter("{x:g}")
     panel.minorticks_off()
     panel.legend(fontsize=7, frameon=False)
-    return _clean(figure)
+    return clean(figure)
 
 
 def _bar(panel, place: float, draws: torch.Tensor, colour: str, label: str) -> None:
@@ -99,24 +100,10 @@ def _results(found: list[Chain], known: Truth | None) -> Figure:
             panel.axvspan(*truth.quantile(ENDS).tolist(), color="#bbbbbb", alpha=0.5, linewidth=0)
             panel.axvline(float(truth.mean()), color=BLACK, linewidth=0.8)
         panel.set(xlabel=f"{NAMES[name]}, 90 %", yticks=[])
-    return _clean(figure)
+    return clean(figure)
 
 
 def _shares(one: Chain) -> Figure:
-    figure = Figure(figsize=(5.0, 1.7), layout="constrained")
-    panel = figure.subplots()
     pairs = {"free energy": (one.energies, one.free_energy), "relaxation time": (one.times.log(), one.timescale.log())}
-    sampling = [min(1.0, float(part.var() / total.var())) for part, total in pairs.values()]
-    panel.barh(list(pairs), sampling, color=YELLOW, label="sampling")
-    rest = [1 - q for q in sampling]
-    panel.barh(list(pairs), rest, left=sampling, color=BLUE, label="labels and what the potential has wrong")
-    panel.set(xlabel="share of the variance", xlim=(0, 1))
-    panel.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return _clean(figure)
-
-
-def _clean(figure: Figure) -> Figure:
-    for panel in figure.axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=7)
-    return figure
+    sampling = {name: min(1.0, float(part.var() / total.var())) for name, (part, total) in pairs.items()}
+    return shares({name: 1 - q for name, q in sampling.items()}, ("labels of draws", "sampling"))

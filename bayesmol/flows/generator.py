@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from bayesmol.flows.unfolding import SymmetricFlow, UnfoldedKL
 from bayesmol.flows.viewed import Viewed
 from bayesmol.inference.random import generator, integer_seed
 
-__all__ = ["BoltzmannGenerator", "inside", "suitable_architecture"]
+__all__ = ["BoltzmannGenerator", "check_members", "inside", "suitable_architecture", "trained_members"]
 
 _MANY = 5  # dimensions, from which on a broad start is too far from the density
 _HELD_OUT = 0.1  # of the samples, the last ones; the report judges by them
@@ -73,8 +74,7 @@ class BoltzmannGenerator:
     broad: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.members < 1 or not 0 < self.broad < 1:
-            raise DataError(expected("members, broad", "one or more, and a share below 1", (self.members, self.broad)))
+        check_members(self.members, self.broad)
 
     def fit(
         self,
@@ -108,18 +108,13 @@ class BoltzmannGenerator:
         found, cost = self._found(density, kept, source)
         system = coordinates(density, found, self.coordinates, seed=integer_seed(source))
         learned = found if kept is not None or self._from_chains(density) else None
-        path = None if checkpoint is None else Path(checkpoint)
-        flows, trainings, seeds = [], [], tuple(integer_seed(source) for _ in range(self.members))
-        for member, own in enumerate(seeds):
-            place = None if path is None else path.with_name(f"{path.name}.{member}")
-            flow, training = self._member(density, system, learned, own, place)
-            flows.append(flow)
-            trainings.append(replace(training, energy_evaluations=training.energy_evaluations + cost))
+        seeds = tuple(integer_seed(source) for _ in range(self.members))
+        flows, trainings = trained_members(
+            lambda own, path: self._member(density, system, learned, own, path), seeds, cost, checkpoint
+        )
         reference = None if rows is None else rows[len(kept) :]
         architecture = self.architecture or suitable_architecture(density, system)
-        return FittedGenerator(
-            density, system, tuple(flows), tuple(trainings), architecture, seeds, self.broad, reference
-        )
+        return FittedGenerator(density, system, flows, trainings, architecture, seeds, self.broad, reference)
 
     def _found(self, density: BoltzmannDensity, rows: Tensor | None, source: torch.Generator) -> tuple[Tensor, int]:
         """Configurations that show where the density is, and what their energies cost."""
@@ -161,6 +156,27 @@ class BoltzmannGenerator:
         if self.minutes is None:
             return Optimisation(**options)
         return Optimisation(steps=None, minutes=self.minutes, **options)
+
+
+def check_members(members: int, broad: float) -> None:
+    """See that there is a member, and that the share of broad draws is one."""
+    if members < 1 or not 0 < broad < 1:
+        raise DataError(expected("members, broad", "one or more, and a share below 1", (members, broad)))
+
+
+def trained_members(
+    member: Callable[[int, Path | None], tuple[Flow, Training]],
+    seeds: Sequence[int],
+    cost: int,
+    checkpoint: str | os.PathLike[str] | None,
+) -> tuple[tuple[Flow, ...], tuple[Training, ...]]:
+    """A flow from each seed, with its own checkpoint; each training counts the energies of the exploration too."""
+    path, made = None if checkpoint is None else Path(checkpoint), []
+    for k, seed in enumerate(seeds):
+        flow, training = member(seed, None if path is None else path.with_name(f"{path.name}.{k}"))
+        made.append((flow, replace(training, energy_evaluations=training.energy_evaluations + cost)))
+    flows, trainings = zip(*made, strict=True)
+    return flows, trainings
 
 
 def suitable_architecture(density: BoltzmannDensity, system: Composed) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bayesmol.flows.coordinates import Composed
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.fitted import FittedGenerator
 from bayesmol.flows.flow import Flow
-from bayesmol.flows.generator import inside, suitable_architecture
+from bayesmol.flows.generator import check_members, inside, suitable_architecture, trained_members
 from bayesmol.flows.marginal_fit import fit_marginals
 from bayesmol.flows.optimisation import Optimisation
 from bayesmol.flows.steering import TemperatureSteering
@@ -58,8 +58,7 @@ class SteerableGenerator:
     broad: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.members < 1 or not 0 < self.broad < 1:
-            raise DataError(expected("members, broad", "one or more, and a share below 1", (self.members, self.broad)))
+        check_members(self.members, self.broad)
         if not 1 < self.hottest <= self.exploration.hottest:
             limits = f"above 1, and at most that of the exploration, {self.exploration.hottest:g}"
             raise DataError(expected("hottest", limits, self.hottest))
@@ -92,18 +91,15 @@ class SteerableGenerator:
         system = coordinates(density, rows[0], self.coordinates, seed=integer_seed(source))
         learned = inside(system, rows.flatten(0, 1))
         ratios = learned.new_tensor(ladder).repeat_interleave(rows.shape[1])
-        path = None if checkpoint is None else Path(checkpoint)
-        flows, trainings, seeds = [], [], tuple(integer_seed(source) for _ in range(self.members))
-        for member, own in enumerate(seeds):
-            place = None if path is None else path.with_name(f"{path.name}.{member}")
-            flow, training = self._member(density, system, (learned, ratios), own, place)
-            flows.append(flow)
-            trainings.append(replace(training, energy_evaluations=training.energy_evaluations + cost))
+        seeds = tuple(integer_seed(source) for _ in range(self.members))
+        flows, trainings = trained_members(
+            lambda own, path: self._member(density, system, (learned, ratios), own, path), seeds, cost, checkpoint
+        )
         return FittedGenerator(
             density,
             system,
-            tuple(flows),
-            tuple(trainings),
+            flows,
+            trainings,
             self._architecture(density, system),
             seeds,
             self.broad,

@@ -197,7 +197,8 @@ class _Tree:
             parent = parents[place - 3]
             up = 1 if parent in (0, 2) else 2 if parent == 1 else parents[parent - 3]
             places = (place, parent, up)
-        return tuple(order[p] for p in places)  # type: ignore[return-value]
+        first, second, third = places
+        return order[first], order[second], order[third]
 
     def _sorted(self, children: list[int], frame: tuple[int, int, int]) -> list[int]:
         """The heaviest branch first, equal ends counterclockwise."""
