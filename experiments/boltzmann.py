@@ -146,11 +146,11 @@ def transferable(
 def temperature(
     context: typer.Context,
     target: Annotated[Steerable, typer.Option(help="Two landscapes in the plane, or a molecule to 1000 K.")] = "plane",
-    minutes: Annotated[float | None, typer.Option(help="CPU minutes of each training; default: 1 or 10.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="CPU minutes of each dedicated flow; default: 1 or 10.")] = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
-    """One flow for a range of temperatures beside flows that are trained for each, with as many minutes."""
+    """One flow for a range of temperatures beside one for each: as long in the plane, half of all for the molecule."""
     study = Study("boltzmann", "temperature", context.params, packages=PACKAGES)
     study.expectations = {"ess_ratio": {"lower": 0.5}}
     if target == "plane":

@@ -34,6 +34,8 @@ __all__ = ["RATIOS", "alanine_steering", "heat_capacity", "slope", "steering"]
 
 RATIOS = (1.0, 1.5, 2.2, 3.3)
 HOTTEST = 10 / 3  # of 300 K
+TEMPERATURES = 4
+SHARE = 0.5  # of the minutes of all dedicated generators together, for the one that replaces them
 AMIDES = ((1, 4, 6, 8), (8, 14, 16, 18))  # CH3-C-N-CA and CA-C-N-CH3 in Amber's order of atoms
 ARCHITECTURE = Couplings(layers=4, width=64)
 _CHUNK = 20_000
@@ -61,17 +63,19 @@ def steering(
 def alanine_steering(
     study: Study, *, minutes: float, seed: int, draws: int = 20_000, dedicated: bool = True
 ) -> FittedGenerator:
-    """Alanine dipeptide from 300 K to 1000 K, energies alone; each generator has the same CPU minutes in all.
+    """Alanine dipeptide from 300 K to 1000 K, energies alone: one generator beside one for each of four temperatures.
 
-    All explore to 2000 K, since amide bonds turn around at 1000 K already (6 % are cis) and hardly ever do so there.
+    Each dedicated one has so many CPU minutes, exploration included, and the one for all of them half of what they
+    take together. All explore to 2000 K, since amide bonds turn around at 1000 K already (6 % are cis) and hardly ever
+    do so there.
     """
-    density, exploring = alanine_dipeptide(300.0), 0.2 * minutes
-    spec = SteerableGenerator(exploration=_exploration(HOTTEST * 2, 12, exploring), minutes=minutes - exploring)
+    density, whole, exploring = alanine_dipeptide(300.0), SHARE * TEMPERATURES * minutes, 0.2 * minutes
+    spec = SteerableGenerator(exploration=_exploration(HOTTEST * 2, 12, 0.2 * whole), minutes=0.8 * whole)
     with study.stage("steered", "one flow for all temperatures"):
         generator = spec.fit(density, seed=seed)
     study.add("energy_evaluations_alanine", generator.trainings[0].energy_evaluations)
-    for k in range(4):
-        ratio = HOTTEST ** (k / 3)
+    for k in range(TEMPERATURES):
+        ratio = HOTTEST ** (k / (TEMPERATURES - 1))
         label, steered = f"alanine_{300 * ratio:.0f}", generator.at(300.0 * ratio)
         fraction = _judged(study, f"ess_fraction_{label}", steered, draws, seed + 1)
         if dedicated:

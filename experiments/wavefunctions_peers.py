@@ -33,7 +33,8 @@ for path in sorted(glob.glob(sys.argv[1] + "/**/events.out.tfevents.*", recursiv
         found.setdefault(tag, []).extend([one.wall_time, one.value] for one in events.Scalars(tag))
     for tag in events.Tags()["tensors"]:
         rows = [(one.wall_time, tensor_util.make_ndarray(one.tensor_proto)) for one in events.Tensors(tag)]
-        found.setdefault(tag, []).extend([time, float(value)] for time, value in rows if value.size == 1)
+        rows = [(time, value) for time, value in rows if value.size == 1 and value.dtype.kind in "fi"]
+        found.setdefault(tag, []).extend([time, float(value)] for time, value in rows)
 print(json.dumps(found))
 """
 
@@ -94,7 +95,7 @@ def read(events: Mapping[str, Any], start: float) -> dict[str, float]:
 
 
 def _tag(events: Mapping[str, Any], kind: str) -> Any:
-    found = [name for name in events if f"/{name}".endswith((f"/local_energy/{kind}", f"/E_loc/{kind}"))]
+    found = [name for name in events if name.removesuffix("/0/0") == f"local_energy/{kind}"]
     if not found or not events[found[0]]:
         raise DataError(expected("--deepqmc", f"a run that logs local_energy/{kind}", sorted(events)))
     return events[found[0]]
