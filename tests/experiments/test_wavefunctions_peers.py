@@ -13,9 +13,9 @@ def module(study):
 def test_figures_from_events(module):
     steps = range(100)
     events = {
-        "0/local_energy/mean": [[50.0 + k, -8.0 - 0.001 * k] for k in steps],
-        "0/local_energy/std": [[50.0 + k, 0.4 if k >= 90 else 2.0] for k in steps],
-        "0/local_energy/max": [[50.0, 1.0]],
+        "local_energy/mean/0/0": [[50.0 + k, -8.0 - 0.001 * k] for k in steps],
+        "local_energy/std/0/0": [[50.0 + k, 0.4 if k >= 90 else 2.0] for k in steps],
+        "local_energy/max/0/0": [[50.0, 1.0]],
     }
     found = module.read(events, 10.0)
     assert found["energy_hartree"] == pytest.approx(-8.0945)
