@@ -61,7 +61,7 @@ def steering(
 
 
 def alanine_steering(
-    study: Study, *, minutes: float, seed: int, draws: int = 20_000, dedicated: bool = True
+    study: Study, *, minutes: float, seed: int, draws: int = 100_000, dedicated: bool = True
 ) -> FittedGenerator:
     """Alanine dipeptide from 300 K to 1000 K, energies alone: one generator beside one for each of four temperatures.
 

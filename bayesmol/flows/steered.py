@@ -119,7 +119,7 @@ class SteerableGenerator:
         flow = architecture.build(circular.cpu(), seed=seed, context=1).to(circular.device)
         fit_marginals(flow, rows[ratios == ratios[0]].to(flow.dtype), seed=seed)
         limits: dict[str, Any] = {} if self.minutes is None else {"steps": None, "minutes": self.minutes}
-        budget = Optimisation(rate=4e-3, batch=512, marginal=1.0, **limits)
+        budget = Optimisation(rate=2e-3, batch=512, marginal=1.0, **limits)
         steering = TemperatureSteering(budget, hottest=self.hottest, reverse=0.0)
         training = steering.fit(flow, Viewed(density, system), rows, ratios, seed=seed, checkpoint=path)
         return flow.double().eval().requires_grad_(False), training

@@ -40,8 +40,8 @@ class TemperatureSteering:
 
     .. math:: w_T(x) \propto \frac{e^{-U(x)/kT}}{\sum_k N_k\, e^{f_k - U(x)/kT_k}},
 
-    and :math:`w_f` is multiplied by the effective share of these weights: samples that do not reach what matters at a
-    temperature have no say there. Some samples move in every round, each at its own temperature, so that none is
+    and :math:`w_f` is multiplied by :math:`n / (n + 256)` with their effective number n: samples that do not reach what
+    matters at a temperature have no say there. Some samples move in every round, each at its own temperature, so that none is
     learnt by heart. Without samples there is the reverse part alone, which starts at the hottest temperatures and lets
     the colder ones in one by one, so that the modes that are open there stay found.
 
@@ -171,9 +171,9 @@ class TemperatureSteering:
             log_weights = -energy / ratio - mixture
             chances = log_weights.softmax(0)
             rows.append(torch.multinomial(chances, _PICKED, replacement=True, generator=source))
-            say.append(float(kish(log_weights)) / len(energy))
-        shares = energy.new_tensor(say)
-        each = {"ratios": ratios.to(energy), "say": shares / shares.max()}
+            say.append(float(kish(log_weights)))
+        counts = energy.new_tensor(say)
+        each = {"ratios": ratios.to(energy), "say": counts / (counts + _PICKED)}
         return {"rows": torch.cat(rows)} | {name: v.repeat_interleave(_PICKED) for name, v in each.items()}
 
     def _ratios(self, strata: int, coldest: float, source: torch.Generator) -> Float[Tensor, " strata"]:

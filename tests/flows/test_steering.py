@@ -72,7 +72,7 @@ def test_samples_of_several_temperatures_serve_all(harmonic, normal):
     for part in (low, ~low):
         variances = ((data["x"][data["rows"][part]] - centre) / data["ratios"][part].sqrt()[:, None]).var(0)
         torch.testing.assert_close(variances, torch.tensor([1.25, 1.0], dtype=torch.float64), rtol=0.1, atol=0)
-    assert float(data["say"].min()) > 0.3
+    assert 0.8 < float(data["say"].min()) and float(data["say"].max()) < 1
 
 
 def test_bad_input(harmonic, affine):
