@@ -27,7 +27,7 @@ Draws = Annotated[int, typer.Option(help="Draws of each walker.", min=50)]
 Reference = Annotated[float | None, typer.Option(help="Energy in Ha to compare with; default: the known exact one.")]
 Exact = Annotated[float | None, typer.Option(help="Standard error in Ha down to which the determinant is sampled.")]
 Names = Annotated[list[str] | None, typer.Option(help="Names of systems; default: all.")]
-Peer = Annotated[Path | None, typer.Option(help="deepqmc of an environment with Python 3.12, deepqmc==1.3.0, tensorboard.")]
+Peer = Annotated[Path | None, typer.Option(help="deepqmc of an environment with deepqmc==1.3.0 and tensorboard.")]
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 

@@ -41,9 +41,9 @@ class TemperatureSteering:
     .. math:: w_T(x) \propto \frac{e^{-U(x)/kT}}{\sum_k N_k\, e^{f_k - U(x)/kT_k}},
 
     and :math:`w_f` is multiplied by :math:`n / (n + 256)` with their effective number n: samples that do not reach what
-    matters at a temperature have no say there. Some samples move in every round, each at its own temperature, so that none is
-    learnt by heart. Without samples there is the reverse part alone, which starts at the hottest temperatures and lets
-    the colder ones in one by one, so that the modes that are open there stay found.
+    matters at a temperature have no say there. Some samples move in every round, each at its own temperature, so that
+    none is learnt by heart. Without samples there is the reverse part alone, which starts at the hottest temperatures
+    and lets the colder ones in one by one, so that the modes that are open there stay found.
 
     Attributes
     ----------
