@@ -1,6 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 
+from bayesmol.flows.systems import Exploration
 from bayesmol.report import Study
 
 
@@ -34,7 +37,9 @@ def test_all_figures_of_a_short_run(temperature):
     assert filled.figures["ess_ratio"].value > 0
 
 
-def test_a_molecule_is_judged_at_all_temperatures(temperature):
+def test_a_molecule_is_judged_at_all_temperatures(temperature, monkeypatch):
+    brief = partial(Exploration, walkers=8, warmup=10, draws=10, thin=1, leapfrogs=5, chains=64, length=4)
+    monkeypatch.setattr(temperature, "_exploration", lambda hottest, rungs, minutes: brief(hottest, rungs))
     filled = Study("boltzmann", "steering")
     generator = temperature.alanine_steering(filled, minutes=0.02, seed=0, draws=200, dedicated=False)
     assert generator.temperatures == pytest.approx((300.0, 1000.0))

@@ -14,7 +14,8 @@ def module(study):
 
 def test_intervals_are_counted(module):
     filled = Study("wavefunctions", "extrapolation")
-    small = PauliNet(width=8, layers=1, training=Training(walkers=64, minutes=None, steps=1))
+    training = Training(walkers=64, steps=1, minutes=None, moves=2, burn_in=20)
+    small = PauliNet(determinants=1, width=4, layers=1, basis="cc-pvdz", training=training)
     module.extrapolation(filled, seeds=1, draws=60, steps=(20,), only=("He",), spec=small)
     value = {name: figure.value for name, figure in filled.figures.items()}
     assert value["extrapolated_coverage_95"] == value["extrapolated_coverage_95_He"] in (0.0, 1.0)

@@ -148,7 +148,8 @@ def test_curve_of_hydrogen_with_learned_orbitals(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:geometry .* has a suspect energy")  # no wonder after six steps
-@pytest.mark.parametrize("determinants", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("determinants", [1, 2])
 def test_a_curve_that_was_killed_goes_on_as_if_it_had_not_been(determinants, tmp_path):
     """The third geometry starts from the second, which itself started from the first."""
     training = Training(walkers=16, steps=6, minutes=None, burn_in=20, moves=2)
