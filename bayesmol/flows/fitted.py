@@ -75,7 +75,7 @@ class FittedGenerator:
     def _steered(self, flow: Flow) -> Flow:
         if self.temperatures is None:
             return flow
-        return Steered(flow, self.density.temperature, self.temperatures[0])
+        return Steered(flow, self.density.temperature, self.temperatures[1])
 
     @cached_property
     def trust(self) -> TrustReport:

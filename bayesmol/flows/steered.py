@@ -88,7 +88,7 @@ class SteerableGenerator:
             raise DataError(expected("density", "one without symmetry", density.name, "train a generator for each"))
         source = generator(seed)
         rows, ladder, cost = self.exploration.ladder(density, self.hottest, seed=source, kind=self.coordinates)
-        system = coordinates(density, rows[0], self.coordinates, seed=integer_seed(source))
+        system = coordinates(density, rows[-1], self.coordinates, seed=integer_seed(source))
         learned = inside(system, rows.flatten(0, 1))
         ratios = learned.new_tensor(ladder).repeat_interleave(rows.shape[1])
         seeds = tuple(integer_seed(source) for _ in range(self.members))
@@ -117,10 +117,10 @@ class SteerableGenerator:
         rows, ratios = learned
         architecture, circular = self._architecture(density, system), system.circular
         flow = architecture.build(circular.cpu(), seed=seed, context=1).to(circular.device)
-        fit_marginals(flow, rows[ratios == ratios[0]].to(flow.dtype), seed=seed)
+        fit_marginals(flow, rows[ratios == ratios[-1]].to(flow.dtype), seed=seed)
         limits: dict[str, Any] = {} if self.minutes is None else {"steps": None, "minutes": self.minutes}
         budget = Optimisation(rate=2e-3, batch=512, marginal=1.0, **limits)
-        steering = TemperatureSteering(budget, hottest=self.hottest, reverse=0.0)
+        steering = TemperatureSteering(budget, hottest=self.hottest, reverse=0.0, reference=self.hottest)
         training = steering.fit(flow, Viewed(density, system), rows, ratios, seed=seed, checkpoint=path)
         return flow.double().eval().requires_grad_(False), training
 

@@ -57,6 +57,9 @@ class TemperatureSteering:
         Share of the budget after which all temperatures take part, without samples.
     moved, leapfrogs
         Samples that move in a round, and steps of a trajectory; 0 for samples that stay as they are.
+    reference
+        Multiple of the temperature of the target at which the latent numbers have unit variance, as in
+        :class:`~bayesmol.flows.steerable.Steered`; best where the coordinates were whitened.
     cut
         Above this reduced energy the gradient of the reverse part is that of its logarithm.
 
@@ -76,6 +79,7 @@ class TemperatureSteering:
     moved: int = 1024
     leapfrogs: int = 10
     cut: float = 1e8
+    reference: float = 1.0
     rounds: ClassVar[int] = 100
 
     def __post_init__(self) -> None:
@@ -191,7 +195,7 @@ class TemperatureSteering:
                 len(data["rows"]), (self.optimisation.batch,), generator=source, device=source.device
             )
             rows, ratios, say = (data[name][chosen] for name in ("rows", "ratios", "say"))
-            total = total + self.forward * forward_loss(Steered(flow, ratios), data["x"][rows], say)
+            total = total + self.forward * forward_loss(Steered(flow, ratios, self.reference), data["x"][rows], say)
         if self.reverse:
             total = total + self.reverse * self._reverse(flow, target, float(data["coldest"]), source)
         return total, None
@@ -200,9 +204,8 @@ class TemperatureSteering:
         losses = []
         for ratio in self._ratios(self.strata, coldest, source).tolist():
             with target.replaced(heated(target.target, ratio)):
-                losses.append(
-                    path_loss(Steered(flow, ratio), target, self.optimisation.batch // self.strata, source)[0]
-                )
+                steered = Steered(flow, ratio, self.reference)
+                losses.append(path_loss(steered, target, self.optimisation.batch // self.strata, source)[0])
         return torch.stack(losses).mean()
 
 
