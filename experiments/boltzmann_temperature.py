@@ -89,6 +89,7 @@ def alanine_steering(
                 f"ess_ratio_{label}", fraction / _judged(study, f"ess_dedicated_{label}", trained, draws, seed + 2)
             )
     if dedicated:
+        study.notes.append(f"CPU minutes: {whole:g} for one flow, {minutes:g} for each of {TEMPERATURES} others")
         _least(study)
     return generator
 

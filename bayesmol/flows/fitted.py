@@ -49,8 +49,8 @@ class FittedGenerator:
     reference
         Held-out samples of the density; ``None`` if there were no samples.
     temperatures
-        Lowest and highest temperature for which the flows were trained, which are then conditional on it; ``None`` if
-        for that of the density alone.
+        Lowest and highest temperature for which the flows were trained, in the unit of the density; they are then
+        conditional on it, with latent numbers of unit variance at the highest. ``None`` if trained for one alone.
     """
 
     density: BoltzmannDensity

@@ -159,7 +159,13 @@ class BoltzmannGenerator:
 
 
 def check_members(members: int, broad: float) -> None:
-    """See that there is a member, and that the share of broad draws is one."""
+    """See that there is a member, and that the share of broad draws is one.
+
+    Raises
+    ------
+    DataError
+        If not.
+    """
     if members < 1 or not 0 < broad < 1:
         raise DataError(expected("members, broad", "one or more, and a share below 1", (members, broad)))
 

@@ -34,7 +34,7 @@ class SteerableGenerator:
 
     Parallel tempering visits all of them anyway, and none of its configurations is thrown away: the flow, conditional
     on the temperature, learns from those of every rung. What is rare at the lowest temperature is common at the
-    highest.
+    highest. Coordinates are whitened at the highest, where configurations reach farthest.
 
     Attributes
     ----------

@@ -89,6 +89,8 @@ class TemperatureSteering:
             raise DataError(expected("strata, opening", "at most a batch, and a share below 1", self))
         if min(self.forward, self.reverse) < 0 or self.forward + self.reverse == 0:
             raise DataError(expected("forward, reverse", "weights, not both zero", (self.forward, self.reverse)))
+        if not 0 < self.reference < math.inf:
+            raise DataError(expected("reference", "a positive number", self.reference))
         if self.moved < 0 or self.leapfrogs < 1:
             raise DataError(expected("moved, leapfrogs", "a count, and a positive one", (self.moved, self.leapfrogs)))
 

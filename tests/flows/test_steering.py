@@ -72,7 +72,17 @@ def test_samples_of_several_temperatures_serve_all(harmonic, normal):
     for part in (low, ~low):
         variances = ((data["x"][data["rows"][part]] - centre) / data["ratios"][part].sqrt()[:, None]).var(0)
         torch.testing.assert_close(variances, torch.tensor([1.25, 1.0], dtype=torch.float64), rtol=0.1, atol=0)
-    assert 0.8 < float(data["say"].min()) and float(data["say"].max()) < 1
+    assert float(data["say"].min()) > 0.8
+
+
+def test_samples_have_no_say_where_they_do_not_reach(harmonic, normal):
+    """Draws at the coldest temperature alone know nothing of one thirty times as high."""
+    root = torch.linalg.cholesky(torch.tensor([[1.25, 0.5], [0.5, 1.0]], dtype=torch.float64))
+    rows = torch.tensor([1.0, -0.5], dtype=torch.float64) + normal(400, 2) @ root.mT
+    steering = TemperatureSteering(hottest=30.0, moved=0)
+    data = steering.refresh(None, Counted(harmonic), steering._data(harmonic, rows, None), 0, generator(0))
+    order = data["ratios"].argsort()
+    assert float(data["say"][order[-1]]) < 0.2 < 0.5 < float(data["say"][order[0]])
 
 
 def test_bad_input(harmonic, affine):
@@ -82,6 +92,7 @@ def test_bad_input(harmonic, affine):
         {"forward": 0.0, "reverse": 0.0},
         {"opening": 1.0},
         {"moved": -1},
+        {"reference": 0.0},
     ):
         with pytest.raises(DataError):
             TemperatureSteering(**settings)

@@ -135,6 +135,20 @@ def test_each_geometry_starts_from_the_nearest(monkeypatch, pretended):
     assert all(np.array_equal(walkers, np.ones((4, 2, 3))) for *_, walkers in starts)
 
 
+def test_a_neighbour_is_as_built_and_not_as_warmed(monkeypatch, tmp_path, pretended):
+    """The second geometry was itself warmed; read from its file it is built anew, and the third must see the same."""
+    starts = []
+
+    def warmed(trial, neighbour, parameters, walkers):
+        starts.append(neighbour.parameters["a"].item())
+        return Trial(trial.molecule, None, {"a": np.asarray(parameters["a"]) + 10.0})
+
+    monkeypatch.setattr(module, "warm_start", warmed)
+    for lengths in ([1.4, 1.8, 2.3], [1.4, 1.8, 2.3, 2.9]):
+        curve(HYDROGEN, lengths, Small(), seed=0, draws=64, checkpoint=tmp_path)
+    assert starts == [1.0, 1.0, 1.0]
+
+
 @pytest.mark.slow
 def test_curve_of_hydrogen_with_learned_orbitals(tmp_path):
     training = Training(walkers=128, steps=150, minutes=None)
