@@ -100,13 +100,14 @@ def extrapolation(
     seeds: Annotated[int, typer.Option(help="Trainings of each system and number of steps.", min=1)] = 3,
     draws: Draws = 400,
     only: Names = None,
+    keep: Annotated[Path | None, typer.Option(help="File of outcomes: added to, and not found again.")] = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
     """Do intervals of the energy extrapolated to variance zero, from one short training each, hold the exact one?"""
     study = Study("wavefunctions", "extrapolation", context.params, packages=PACKAGES)
     study.expectations = {"extrapolated_coverage_95": {"lower": 0.9}, "bound_coverage_95": {"lower": 0.95}}
-    wavefunctions_extrapolation.extrapolation(study, seeds=seeds, draws=draws, only=only or (), seed=seed)
+    wavefunctions_extrapolation.extrapolation(study, seeds=seeds, draws=draws, only=only or (), seed=seed, kept=keep)
     study.finish(json)
 
 
