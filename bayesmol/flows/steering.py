@@ -14,8 +14,9 @@ from torch import Tensor
 from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.flows.counted import Counted
 from bayesmol.flows.flow import Flow
-from bayesmol.flows.objectives import checked_samples, forward_loss, path_loss
+from bayesmol.flows.objectives import checked_samples, path_loss
 from bayesmol.flows.optimisation import Optimisation
+from bayesmol.flows.own_draws import BEGIN, balanced_loss, check_own, mean_one, mixed, remembered
 from bayesmol.flows.proposal import Target
 from bayesmol.flows.steerable import Steered
 from bayesmol.flows.tempering import heated
@@ -26,7 +27,8 @@ from bayesmol.posterior.estimate import kish
 
 __all__ = ["TemperatureSteering"]
 
-_GRID, _PICKED = 64, 256  # temperatures of a round, and samples for each of them
+_GRID, _PICKED, _DRAWN = 64, 256, 128  # temperatures of a round; samples and draws of the flow for each of them
+_TRIED = 128  # samples on which a step is found
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,11 @@ class TemperatureSteering:
     .. math:: w_T(x) \propto \frac{e^{-U(x)/kT}}{\sum_k N_k\, e^{f_k - U(x)/kT_k}},
 
     and :math:`w_f` is multiplied by :math:`n / (n + 256)` with their effective number n: samples that do not reach what
-    matters at a temperature have no say there. Some samples move in every round, each at its own temperature, so that
-    none is learnt by heart. Without samples there is the reverse part alone, which starts at the hottest temperatures
-    and lets the colder ones in one by one, so that the modes that are open there stay found.
+    matters at a temperature have no say there. So that none is learnt by heart, some of them move in every round, each
+    at its own temperature, and after the first rounds a share of each batch is draws of the flow itself with their
+    weights; the energy says how much density is right at each sample and draw
+    (:func:`~bayesmol.flows.own_draws.balanced_loss`). Without samples there is the reverse part alone, which starts at
+    the hottest temperatures and lets the colder ones in one by one, so that the modes that are open there stay found.
 
     Attributes
     ----------
@@ -57,6 +61,8 @@ class TemperatureSteering:
         Share of the budget after which all temperatures take part, without samples.
     moved, leapfrogs
         Samples that move in a round, and steps of a trajectory; 0 for samples that stay as they are.
+    own
+        Share of a batch that are draws of the flow itself.
     reference
         Multiple of the temperature of the target at which the latent numbers have unit variance, as in
         :class:`~bayesmol.flows.steerable.Steered`; best where the coordinates were whitened.
@@ -78,6 +84,7 @@ class TemperatureSteering:
     opening: float = 0.4
     moved: int = 1024
     leapfrogs: int = 10
+    own: float = 0.5
     cut: float = 1e8
     reference: float = 1.0
     rounds: ClassVar[int] = 100
@@ -91,6 +98,7 @@ class TemperatureSteering:
             raise DataError(expected("forward, reverse", "weights, not both zero", (self.forward, self.reverse)))
         if not 0 < self.reference < math.inf:
             raise DataError(expected("reference", "a positive number", self.reference))
+        check_own(self.own)
         if self.moved < 0 or self.leapfrogs < 1:
             raise DataError(expected("moved, leapfrogs", "a count, and a positive one", (self.moved, self.leapfrogs)))
 
@@ -147,16 +155,20 @@ class TemperatureSteering:
             return {"coldest": torch.tensor(self.hottest * (self.coldest / self.hottest) ** done, dtype=torch.float64)}
         if self.moved:
             data = self._renewed(target, data, turn % len(data["ladder"]), source)
-        return data | self._picked(data, source) | {"coldest": torch.tensor(self.coldest, dtype=torch.float64)}
+        data = data | self._picked(target, data, source) | {"coldest": torch.tensor(self.coldest, dtype=torch.float64)}
+        if not self.own or turn < BEGIN * self.rounds:
+            return data
+        return remembered(data, self._own(flow, target, source))
 
     def _renewed(
         self, target: Counted, data: dict[str, Tensor], rung: int, source: torch.Generator
     ) -> dict[str, Tensor]:
         """Some samples of one temperature take a trajectory there; its step is found in the first round."""
         own = (data["place"] == rung).nonzero()[:, 0]
-        rows = own[torch.randperm(len(own), generator=source, device=own.device)[: self.moved]]
         ratio, step = float(data["ladder"][rung]), float(data["steps"][rung])
         first = step == 0
+        count = min(self.moved, _TRIED) if first else self.moved
+        rows = own[torch.randperm(len(own), generator=source, device=own.device)[:count]]
         sampler = HamiltonianMonteCarlo(
             step=0.2 * math.sqrt(ratio) if first else step, leapfrogs=self.leapfrogs, warmup=20 * first, draws=1
         )
@@ -168,19 +180,30 @@ class TemperatureSteering:
         moved = {"x": walk.rows.to(data["x"]), "energy": energy}
         return data | {name: data[name].index_copy(0, rows, value) for name, value in moved.items()} | {"steps": steps}
 
-    def _picked(self, data: dict[str, Tensor], source: torch.Generator) -> dict[str, Tensor]:
-        """Samples by their weights at temperatures of the range, and by how much each of these counts."""
+    def _picked(self, target: Counted, data: dict[str, Tensor], source: torch.Generator) -> dict[str, Tensor]:
+        """Samples by their weights at temperatures of the range, how much each of these counts, and log p there."""
         energy = data["energy"]
         mixture = (data["offsets"].unsqueeze(1) - energy / data["ladder"].unsqueeze(1)).logsumexp(0)
-        rows, ratios, say = [], self._ratios(_GRID, self.coldest, source), []
+        rows, ratios, say, constants = [], self._ratios(_GRID, self.coldest, source), [], []
         for ratio in ratios.tolist():
             log_weights = -energy / ratio - mixture
-            chances = log_weights.softmax(0)
-            rows.append(torch.multinomial(chances, _PICKED, replacement=True, generator=source))
-            say.append(float(kish(log_weights)))
-        counts = energy.new_tensor(say)
-        each = {"ratios": ratios.to(energy), "say": counts / (counts + _PICKED)}
-        return {"rows": torch.cat(rows)} | {name: v.repeat_interleave(_PICKED) for name, v in each.items()}
+            rows.append(torch.multinomial(log_weights.softmax(0), _PICKED, replacement=True, generator=source))
+            say.append(kish(log_weights))
+            constants.append(log_weights.logsumexp(0))
+        counts, each = torch.stack(say), ratios.to(energy).repeat_interleave(_PICKED)
+        x = data["x"][torch.cat(rows)]
+        log_pi = _log_density(target, x, each) - torch.stack(constants).repeat_interleave(_PICKED)
+        weights = (counts / (counts + _PICKED)).repeat_interleave(_PICKED)
+        return {"picked_x": x, "picked_weights": weights, "picked_log_pi": log_pi, "picked_ratios": each}
+
+    @torch.no_grad()
+    def _own(self, flow: Flow, target: Counted, source: torch.Generator) -> dict[str, Tensor]:
+        """Draws of the flow at temperatures of the range, with weights of mean one at each."""
+        ratios = self._ratios(_GRID, self.coldest, source).to(source.device).repeat_interleave(_DRAWN)
+        x, log_q = Steered(flow, ratios, self.reference).sample(len(ratios), seed=source)
+        log_weights = _log_density(target, x, ratios) - log_q.double()
+        weights = mean_one(log_weights.unflatten(0, (_GRID, _DRAWN))).flatten()
+        return {"own_x": x, "own_weights": weights, "own_log_pi": log_q.double(), "own_ratios": ratios}
 
     def _ratios(self, strata: int, coldest: float, source: torch.Generator) -> Float[Tensor, " strata"]:
         """One temperature of each of so many equal parts of the range."""
@@ -193,14 +216,15 @@ class TemperatureSteering:
         """Forward divergence of samples of many temperatures, and the reverse one at a temperature of each stratum."""
         total = torch.zeros((), device=source.device)
         if "x" in data and self.forward:
-            chosen = torch.randint(
-                len(data["rows"]), (self.optimisation.batch,), generator=source, device=source.device
-            )
-            rows, ratios, say = (data[name][chosen] for name in ("rows", "ratios", "say"))
-            total = total + self.forward * forward_loss(Steered(flow, ratios, self.reference), data["x"][rows], say)
+            total = total + self.forward * self._forward(flow, data, source)
         if self.reverse:
             total = total + self.reverse * self._reverse(flow, target, float(data["coldest"]), source)
         return total, None
+
+    def _forward(self, flow: Flow, data: dict[str, Tensor], source: torch.Generator) -> Float[Tensor, ""]:
+        samples = {name: data[f"picked_{name}"] for name in ("x", "weights", "log_pi", "ratios")}
+        count, (x, weights, log_pi, ratios) = mixed(samples, data, self.own, self.optimisation.batch, source)
+        return balanced_loss(Steered(flow, ratios, self.reference).log_prob(x), weights, log_pi, count)
 
     def _reverse(self, flow: Flow, target: Counted, coldest: float, source: torch.Generator) -> Float[Tensor, ""]:
         losses = []
@@ -211,16 +235,33 @@ class TemperatureSteering:
         return torch.stack(losses).mean()
 
 
-@torch.no_grad()
 def _energy(target: Target, x: Float[Tensor, "points dimension"]) -> Float[Tensor, " points"]:
-    """The part of the reduced energy that falls with the temperature, from how much it falls as 1 / T halves.
+    """The part of the reduced energy that falls with the temperature.
 
     Raises
     ------
     DataError
         If an energy is not finite.
     """
-    energy = 2 * (target.reduced_energy(x).double() - heated(target, 2.0).reduced_energy(x).double())
+    energy = _parts(target, x)[0]
     if not bool(torch.isfinite(energy).all()):
         raise DataError(expected("samples", "rows with finite energies", "others"))
     return energy
+
+
+def _log_density(
+    target: Counted, x: Float[Tensor, "points dimension"], ratios: Float[Tensor, " points"]
+) -> Float[Tensor, " points"]:
+    """Log-density up to a constant of each row at its own temperature; NaN where there is no energy."""
+    falling, rest = _parts(target.target, x)
+    target.evaluations += len(x)
+    return -falling / ratios - rest
+
+
+@torch.no_grad()
+def _parts(target: Target, x: Float[Tensor, "points dimension"]) -> tuple[Tensor, Tensor]:
+    """The part of the reduced energy that falls with the temperature, from how much it falls as 1 / T halves, and the
+    rest."""
+    whole = target.reduced_energy(x).double()
+    falling = 2 * (whole - heated(target, 2.0).reduced_energy(x).double())
+    return falling, whole - falling

@@ -98,10 +98,14 @@ class Symmetrised:
         return _moved(rows, self.symmetry.expand_as(rows), self.signs.expand_as(rows))
 
     @torch.no_grad()
-    def image(self, x: Float[Tensor, "points dimension"], source: torch.Generator) -> Float[Tensor, "points dimension"]:
-        """One image of each row, drawn by its share of the average."""
-        chosen = self._drawn(self._densities(x), source)
-        return _moved(x, self.symmetry[chosen], self.signs[chosen])
+    def image(
+        self, x: Float[Tensor, "points dimension"], source: torch.Generator
+    ) -> tuple[Float[Tensor, "points dimension"], Float[Tensor, " points"]]:
+        """One image of each row, drawn by its share of the average, and the logarithm of this share."""
+        densities = self._densities(x)
+        chosen = self._drawn(densities, source)
+        shares = densities.log_softmax(1).gather(1, chosen[:, None])[:, 0]
+        return _moved(x, self.symmetry[chosen], self.signs[chosen]), shares
 
     def _densities(self, x: Tensor) -> Float[Tensor, "points elements"]:
         images = self.images(x)

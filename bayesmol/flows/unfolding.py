@@ -13,7 +13,8 @@ from bayesmol.flows.coordinates import Composed
 from bayesmol.flows.counted import Counted
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.flow import Flow
-from bayesmol.flows.objectives import ForwardKL, forward_loss
+from bayesmol.flows.objectives import ForwardKL
+from bayesmol.flows.own_draws import BEGIN, balanced_loss, check_own, mean_one, mixed, remembered
 from bayesmol.flows.symmetrised import Symmetrised
 from bayesmol.flows.viewed import Seen
 
@@ -45,9 +46,11 @@ class SymmetricFlow(nn.Module):
         """Draws and their log-density."""
         return self._average.sample(size, seed=seed)
 
-    def likely(self, x: Tensor, source: torch.Generator) -> Tensor:
-        """An image of each row, drawn by its share of the average."""
-        return torch.cat([self._average.image(part, source) for part in x.split(_CHUNK)])
+    def likely(self, x: Tensor, source: torch.Generator) -> tuple[Tensor, Float[Tensor, " points"]]:
+        """An image of each row, drawn by its share of the average, and the logarithm of this share."""
+        parts = [self._average.image(part, source) for part in x.split(_CHUNK)]
+        images, shares = zip(*parts, strict=True)
+        return torch.cat(images), torch.cat(shares)
 
     def aligned(self, x: Tensor, like: Float[Tensor, " dimension"]) -> Tensor:
         """The image of each row that is nearest to a configuration, where it may be turned if the energy allows."""
@@ -73,14 +76,21 @@ class UnfoldedKL(ForwardKL):
     r"""Maximum likelihood of a :class:`SymmetricFlow` by stochastic expectation–maximisation.
 
     Which of the :math:`|G|` images of a sample the flow makes is a hidden variable. In every round some samples are
-    replaced by images drawn with their shares :math:`q(gx) / \sum_h q(hx)`, and then the flow learns these alone, at
-    the cost of one density each. In the first round it is the image nearest to one of the samples: the flow begins in a
-    fundamental domain, which a flow that has the symmetry itself could never choose.
+    replaced by images drawn with their shares :math:`s(gx) = q(gx) / \sum_h q(hx)`, and then the flow learns these
+    alone, at the cost of one density each. In the first round it is the image nearest to one of the samples: the flow
+    begins in a fundamental domain, which a flow that has the symmetry itself could never choose.
+
+    Images have the density :math:`p\, s` with the share s of the flow of this round. So after the first rounds a share
+    of each batch is draws of the flow itself with their weights, and the energy says of images and draws how much
+    density is right there (:func:`~bayesmol.flows.own_draws.balanced_loss`): samples are few, and would be learnt by
+    heart.
 
     Attributes
     ----------
     rounds, unfolded
         Number of rounds, which share the budget equally, and samples of each but the first.
+    own
+        Share of a batch that are draws of the flow itself, as many in a round as samples.
 
     References
     ----------
@@ -89,9 +99,11 @@ class UnfoldedKL(ForwardKL):
 
     rounds: int = 12  # type: ignore[misc]  # a setting here, fixed in the base
     unfolded: int = 8192
+    own: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_own(self.own)
         if min(self.rounds, self.unfolded) < 1:
             raise DataError(expected("rounds, unfolded", "positive counts", self))
 
@@ -110,15 +122,28 @@ class UnfoldedKL(ForwardKL):
             raise DataError(expected("flow", "the flow of a density with a symmetry", got, "take ForwardKL"))
         x = data["x"]
         if not turn:
-            return {**data, "images": flow.aligned(x, x[0]), "rows": torch.arange(len(x), device=x.device)}
+            images, rows = flow.aligned(x, x[0]), torch.arange(len(x), device=x.device)
+            energy = target.reduced_energy(x)
+            return {**data, "images": images, "rows": rows, "energy": energy, "log_pi": -energy}
         rows = torch.randperm(len(x), generator=source, device=x.device)[: self.unfolded]
-        return {**data, "images": flow.likely(x[rows], source), "rows": rows}
+        images, shares = flow.likely(x[rows], source)
+        found = {**data, "images": images, "rows": rows, "log_pi": shares.double() - data["energy"][rows]}
+        if not self.own or turn < BEGIN * self.rounds:
+            return found
+        return remembered(found, self._own(flow, target, source))
+
+    @torch.no_grad()
+    def _own(self, flow: SymmetricFlow, target: Counted, source: torch.Generator) -> dict[str, Tensor]:
+        """Draws of the flow before the average, with the weights of all their images."""
+        x, log_pi = flow.one.sample(self.unfolded, seed=source)
+        weights = mean_one(-target.reduced_energy(x) - flow.log_prob(x).double())
+        return {"own_x": x, "own_weights": weights, "own_log_pi": log_pi.double()}
 
     def loss(
         self, flow: Flow | SymmetricFlow, target: Counted, data: dict[str, Tensor], source: torch.Generator
     ) -> tuple[Float[Tensor, ""], None]:
-        """Cross-entropy of one batch of images."""
+        """Forward divergence on one batch of images and own draws."""
         assert isinstance(flow, SymmetricFlow), "see refresh"
-        images, weights = data["images"], data["weights"][data["rows"]]
-        some = torch.randint(len(images), (self.optimisation.batch,), generator=source, device=images.device)
-        return forward_loss(flow.one, images[some], weights[some]), None
+        samples = {"x": data["images"], "weights": data["weights"][data["rows"]], "log_pi": data["log_pi"]}
+        count, (x, weights, log_pi) = mixed(samples, data, self.own, self.optimisation.batch, source)
+        return balanced_loss(flow.one.log_prob(x), weights, log_pi, count), None

@@ -21,7 +21,7 @@ def draws(size, seed):
 
 
 def test_the_population_stays_at_equilibrium():
-    objective = RenewedKL(optimisation=Optimisation(steps=1), moved=4000)
+    objective = RenewedKL(optimisation=Optimisation(steps=1), moved=4000, own=0.0)
     source, data = torch.Generator().manual_seed(0), {"x": draws(4000, 1), "weights": torch.ones(4000)}
     before = data["x"]
     for turn in range(5):
@@ -31,7 +31,7 @@ def test_the_population_stays_at_equilibrium():
 
 
 def test_a_biased_population_gets_there():
-    objective = RenewedKL(optimisation=Optimisation(steps=1), moved=2000)
+    objective = RenewedKL(optimisation=Optimisation(steps=1), moved=2000, own=0.0)
     source, data = torch.Generator().manual_seed(0), {"x": 0.2 * draws(2000, 1), "weights": torch.ones(2000)}
     for turn in range(10):
         data = objective.refresh(None, Counted(DENSITY), data, turn, source)
@@ -40,7 +40,7 @@ def test_a_biased_population_gets_there():
 
 def test_few_samples_are_not_learned_by_heart():
     found = {}
-    for kind, options in ((ForwardKL, {}), (RenewedKL, {"rounds": 60, "moved": 60})):
+    for kind, options in ((ForwardKL, {}), (RenewedKL, {"rounds": 60, "moved": 60, "own": 0.0})):
         flow = Couplings(layers=2, width=32, bins=8).build(CIRCULAR, seed=0)
         settings = Optimisation(steps=240, batch=64, rate=1e-2, checks=1)
         kind(optimisation=settings, held_out=0.0, **options).fit(flow, DENSITY, draws(60, 2), seed=0)

@@ -68,11 +68,11 @@ def test_samples_of_several_temperatures_serve_all(harmonic, normal):
     moved = (data["x"] != rows[ladder.repeat_interleave(4000).argsort(stable=True)]).any(1)
     assert 0 < int(moved.sum()) <= steering.moved and not bool(moved[4000:].any())
     torch.testing.assert_close(data["energy"], harmonic.reduced_energy(data["x"]))
-    low = data["ratios"] < 1.3
+    low = data["picked_ratios"] < 1.3
     for part in (low, ~low):
-        variances = ((data["x"][data["rows"][part]] - centre) / data["ratios"][part].sqrt()[:, None]).var(0)
+        variances = ((data["picked_x"][part] - centre) / data["picked_ratios"][part].sqrt()[:, None]).var(0)
         torch.testing.assert_close(variances, torch.tensor([1.25, 1.0], dtype=torch.float64), rtol=0.1, atol=0)
-    assert float(data["say"].min()) > 0.8
+    assert float(data["picked_weights"].min()) > 0.8
 
 
 def test_samples_have_no_say_where_they_do_not_reach(harmonic, normal):
@@ -81,8 +81,8 @@ def test_samples_have_no_say_where_they_do_not_reach(harmonic, normal):
     rows = torch.tensor([1.0, -0.5], dtype=torch.float64) + normal(400, 2) @ root.mT
     steering = TemperatureSteering(hottest=30.0, moved=0)
     data = steering.refresh(None, Counted(harmonic), steering._data(harmonic, rows, None), 0, generator(0))
-    order = data["ratios"].argsort()
-    assert float(data["say"][order[-1]]) < 0.2 < 0.5 < float(data["say"][order[0]])
+    order = data["picked_ratios"].argsort()
+    assert float(data["picked_weights"][order[-1]]) < 0.2 < 0.5 < float(data["picked_weights"][order[0]])
 
 
 def test_bad_input(harmonic, affine):

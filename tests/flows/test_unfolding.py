@@ -43,7 +43,8 @@ def draws(normal, source):
 
 def test_the_two_wells_are_learnt_as_one(mirrored, normal, source):
     flow = flow_of(mirrored, layers=0)
-    spec = UnfoldedKL(optimisation=Optimisation(steps=300, batch=128, rate=2e-2, marginal=1.0), rounds=4, unfolded=1000)
+    budget = Optimisation(steps=300, batch=128, rate=2e-2, marginal=1.0)
+    spec = UnfoldedKL(optimisation=budget, rounds=4, unfolded=1000, own=0)
     training = spec.fit(flow, mirrored, draws(normal, source), seed=0)
     x, log_q = flow.sample(4000, seed=1)
     assert effective_size(-mirrored.reduced_energy(x) - log_q.double()).fraction > 0.97
@@ -56,9 +57,12 @@ def test_images_are_drawn_by_their_shares(mirrored, source):
     shifted = torch.distributions.Normal(torch.tensor([0.5, 0.0]), torch.tensor(1.0))
     flow._average.proposal = type("Shifted", (), {"log_prob": lambda self, x: shifted.log_prob(x.float()).sum(1)})()
     x = torch.tensor([[1.0, 0.3]]).double().expand(4000, 2)
-    share = (flow.likely(x, source)[:, 0] > 0).double().mean()
+    images, log_shares = flow.likely(x, source)
+    share = (images[:, 0] > 0).double().mean()
     exact = 1 / (1 + math.exp(-0.5 * 1.5**2 + 0.5 * 0.5**2))
     assert float(share) == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 4000))
+    shares = torch.where(images[:, 0] > 0, exact, 1 - exact)
+    torch.testing.assert_close(log_shares.exp().float(), shares.float(), rtol=1e-4, atol=0)
 
 
 def test_the_nearest_image_is_that_of_brute_force(normal):
