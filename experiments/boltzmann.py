@@ -30,7 +30,7 @@ Data = Annotated[
 ]
 Reference = Annotated[Path | None, typer.Option(help="Frames to compare with, in the same formats.")]
 
-MINUTES = {"double-well": 1, "mueller-brown": 1, "many-well": 5, "dw4": 10, "lj13": 20, "alanine-dipeptide": 25}
+MINUTES = {"double-well": 1, "mueller-brown": 1, "many-well": 3, "dw4": 10, "lj13": 20, "alanine-dipeptide": 25}
 DRAWS = {"many-well": 100_000, "dw4": 20_000, "lj13": 2000, "alanine-dipeptide": 100_000}
 EXPECTATIONS = {
     "double-well": {"ess_fraction": {"lower": 0.99, "reference": "peers in 30 CPU s: 0.918 to 0.988"}},

@@ -50,11 +50,11 @@ class BoltzmannGenerator:
         Specification of the flow, with ``build``: by default mixed couplings for molecules, autoregressive below
         five dimensions, spline couplings otherwise.
     objective
-        What is minimised. By default, of molecules and of particles with a symmetry, the forward divergence on draws
-        of chains, which start at the samples, or where ``exploration`` leads; of molecules they go on in training, and
-        of particles one image of each is learnt (:class:`~bayesmol.flows.unfolding.UnfoldedKL`). Of other densities
-        the forward and the reverse divergence together, and without samples and below five dimensions constrained
-        mass transport from a broad start.
+        What is minimised. By default the forward divergence on draws of chains, which start at the samples, or where
+        ``exploration`` leads, and go on in training, and on draws of the flow itself
+        (:class:`~bayesmol.flows.renewal.RenewedKL`); of particles with a symmetry one image of each is learnt
+        (:class:`~bayesmol.flows.unfolding.UnfoldedKL`). Without samples, symmetry and species and below five dimensions
+        it is constrained mass transport from a broad start.
     exploration
         How chains find the configurations of a density.
     minutes
@@ -149,8 +149,8 @@ class BoltzmannGenerator:
         if density.symmetry is not None:
             return UnfoldedKL(optimisation=self._budget(rate=4e-3, batch=512))
         if density.species is not None:
-            return RenewedKL(optimisation=self._budget(rate=4e-3, batch=512, marginal=1.0))
-        return MixedKL(optimisation=self._budget(rate=1e-3, batch=256, marginal=3.0))
+            return RenewedKL(optimisation=self._budget(rate=2e-3, batch=512, marginal=1.0))
+        return RenewedKL(optimisation=self._budget(rate=1e-3, batch=256, marginal=3.0))
 
     def _budget(self, **options: Any) -> Optimisation:
         if self.minutes is None:

@@ -45,8 +45,13 @@ def mean_one(log_weights: Float[Tensor, "*groups draws"]) -> Float[Tensor, "*gro
 
 
 def remembered(data: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Data with the own draws of a round, and those of the rounds before it, of which the oldest are forgotten."""
-    most = _ROUNDS * len(next(iter(new.values())))
+    """Data with the own draws of a round, and those of the rounds before it, of which the oldest are forgotten.
+
+    Draws of a young flow that are not finite are left out.
+    """
+    most = _ROUNDS * len(new["own_x"])
+    usable = torch.isfinite(new["own_x"]).all(1) & torch.isfinite(new["own_log_pi"])
+    new = {name: x[usable] for name, x in new.items()}
     return data | {name: torch.cat([data[name], x])[-most:] if name in data else x for name, x in new.items()}
 
 
@@ -54,7 +59,7 @@ def mixed(
     samples: dict[str, Tensor], data: dict[str, Tensor], share: float, size: int, source: torch.Generator
 ) -> tuple[int, list[Tensor]]:
     """A batch: how many samples, and columns of these and, for a share of it, own draws, where ``data`` has any."""
-    count = round(share * size) if "own_x" in data else 0
+    count = round(share * size) if len(data.get("own_x", ())) else 0
     columns = _some(list(samples.values()), size - count, source)
     if count:
         own = _some([data[f"own_{name}"] for name in samples], count, source)

@@ -82,8 +82,17 @@ def test_batches_are_mixed_by_the_share(source):
 def test_draws_of_ten_rounds_are_remembered():
     data = {"x": torch.zeros(3)}
     for turn in range(14):
-        data = remembered(data, {"own_x": torch.full((5,), float(turn))})
+        data = remembered(data, {"own_x": torch.full((5, 2), float(turn)), "own_log_pi": torch.zeros(5)})
     assert data["own_x"].unique().tolist() == [float(turn) for turn in range(4, 14)] and len(data["x"]) == 3
+
+
+def test_draws_that_are_not_finite_are_left_out(source):
+    x, log_pi = torch.ones(4, 2), torch.zeros(4)
+    x[0, 1], log_pi[2] = math.nan, -math.inf
+    data = remembered({}, {"own_x": x, "own_log_pi": log_pi, "own_weights": torch.arange(4.0)})
+    assert data["own_weights"].tolist() == [1.0, 3.0]
+    none = remembered({}, {name: column[:1] for name, column in {"own_x": x, "own_log_pi": log_pi}.items()})
+    assert mixed({"x": torch.zeros(5, 2)}, none, 0.5, 8, source)[0] == 8
 
 
 def _surprise(objective, samples, fresh):
