@@ -141,10 +141,11 @@ class TemperatureSteering:
             raise ShapeError(expected("temperatures", f"{len(x)} positive numbers", tuple(given.shape)))
         ladder, place = given.to(x.device).double().unique(return_inverse=True)
         order = place.argsort(stable=True)
-        x, place, energy = x[order], place[order], _energy(target, x[order])
-        found = multistate(energy / ladder.unsqueeze(1), place.bincount())
-        data = {"x": x, "place": place, "energy": energy, "ladder": ladder, "steps": torch.zeros_like(ladder)}
-        return data | {"offsets": found.counts.log() + found.values}
+        x, place = x[order], place[order]
+        parts = _known(target, x)
+        found = multistate(parts["energy"] / ladder.unsqueeze(1), place.bincount())
+        data = {"x": x, "place": place, "ladder": ladder, "steps": torch.zeros_like(ladder)}
+        return data | parts | {"offsets": found.counts.log() + found.values}
 
     def refresh(
         self, flow: Flow, target: Counted, data: dict[str, Tensor], turn: int, source: torch.Generator
@@ -155,7 +156,7 @@ class TemperatureSteering:
             return {"coldest": torch.tensor(self.hottest * (self.coldest / self.hottest) ** done, dtype=torch.float64)}
         if self.moved:
             data = self._renewed(target, data, turn % len(data["ladder"]), source)
-        data = data | self._picked(target, data, source) | {"coldest": torch.tensor(self.coldest, dtype=torch.float64)}
+        data = data | self._picked(data, source) | {"coldest": torch.tensor(self.coldest, dtype=torch.float64)}
         if not self.own or turn < BEGIN * self.rounds:
             return data
         return remembered(data, self._own(flow, target, source))
@@ -164,23 +165,22 @@ class TemperatureSteering:
         self, target: Counted, data: dict[str, Tensor], rung: int, source: torch.Generator
     ) -> dict[str, Tensor]:
         """Some samples of one temperature take a trajectory there; its step is found in the first round."""
-        own = (data["place"] == rung).nonzero()[:, 0]
+        there = (data["place"] == rung).nonzero()[:, 0]
         ratio, step = float(data["ladder"][rung]), float(data["steps"][rung])
         first = step == 0
         count = min(self.moved, _TRIED) if first else self.moved
-        rows = own[torch.randperm(len(own), generator=source, device=own.device)[:count]]
+        rows = there[torch.randperm(len(there), generator=source, device=there.device)[:count]]
         sampler = HamiltonianMonteCarlo(
             step=0.2 * math.sqrt(ratio) if first else step, leapfrogs=self.leapfrogs, warmup=20 * first, draws=1
         )
         with target.replaced(heated(target.target, ratio)):
             walk = sampler.fit(target, data["x"][rows].double(), seed=source)
-        energy = _energy(target.target, walk.rows)
         steps = data["steps"].clone()
         steps[rung] = walk.step
-        moved = {"x": walk.rows.to(data["x"]), "energy": energy}
+        moved = {"x": walk.rows.to(data["x"])} | _known(target.target, walk.rows)
         return data | {name: data[name].index_copy(0, rows, value) for name, value in moved.items()} | {"steps": steps}
 
-    def _picked(self, target: Counted, data: dict[str, Tensor], source: torch.Generator) -> dict[str, Tensor]:
+    def _picked(self, data: dict[str, Tensor], source: torch.Generator) -> dict[str, Tensor]:
         """Samples by their weights at temperatures of the range, how much each of these counts, and log p there."""
         energy = data["energy"]
         mixture = (data["offsets"].unsqueeze(1) - energy / data["ladder"].unsqueeze(1)).logsumexp(0)
@@ -191,8 +191,8 @@ class TemperatureSteering:
             say.append(kish(log_weights))
             constants.append(log_weights.logsumexp(0))
         counts, each = torch.stack(say), ratios.to(energy).repeat_interleave(_PICKED)
-        x = data["x"][torch.cat(rows)]
-        log_pi = _log_density(target, x, each) - torch.stack(constants).repeat_interleave(_PICKED)
+        x, energy, rest = (data[name][torch.cat(rows)] for name in ("x", "energy", "rest"))
+        log_pi = -energy / each - rest - torch.stack(constants).repeat_interleave(_PICKED)
         weights = (counts / (counts + _PICKED)).repeat_interleave(_PICKED)
         return {"picked_x": x, "picked_weights": weights, "picked_log_pi": log_pi, "picked_ratios": each}
 
@@ -201,7 +201,9 @@ class TemperatureSteering:
         """Draws of the flow at temperatures of the range, with weights of mean one at each."""
         ratios = self._ratios(_GRID, self.coldest, source).to(source.device).repeat_interleave(_DRAWN)
         x, log_q = Steered(flow, ratios, self.reference).sample(len(ratios), seed=source)
-        log_weights = _log_density(target, x, ratios) - log_q.double()
+        energy, rest = _parts(target.target, x)
+        target.evaluations += len(x)
+        log_weights = -energy / ratios - rest - log_q.double()
         weights = mean_one(log_weights.unflatten(0, (_GRID, _DRAWN))).flatten()
         return {"own_x": x, "own_weights": weights, "own_log_pi": log_q.double(), "own_ratios": ratios}
 
@@ -235,33 +237,26 @@ class TemperatureSteering:
         return torch.stack(losses).mean()
 
 
-def _energy(target: Target, x: Float[Tensor, "points dimension"]) -> Float[Tensor, " points"]:
-    """The part of the reduced energy that falls with the temperature.
+def _known(target: Target, x: Float[Tensor, "points dimension"]) -> dict[str, Tensor]:
+    """Both parts of the reduced energy of samples.
 
     Raises
     ------
     DataError
         If an energy is not finite.
     """
-    energy = _parts(target, x)[0]
-    if not bool(torch.isfinite(energy).all()):
+    energy, rest = _parts(target, x)
+    if not bool(torch.isfinite(energy + rest).all()):
         raise DataError(expected("samples", "rows with finite energies", "others"))
-    return energy
-
-
-def _log_density(
-    target: Counted, x: Float[Tensor, "points dimension"], ratios: Float[Tensor, " points"]
-) -> Float[Tensor, " points"]:
-    """Log-density up to a constant of each row at its own temperature; NaN where there is no energy."""
-    falling, rest = _parts(target.target, x)
-    target.evaluations += len(x)
-    return -falling / ratios - rest
+    return {"energy": energy, "rest": rest}
 
 
 @torch.no_grad()
 def _parts(target: Target, x: Float[Tensor, "points dimension"]) -> tuple[Tensor, Tensor]:
-    """The part of the reduced energy that falls with the temperature, from how much it falls as 1 / T halves, and the
-    rest."""
+    """The part of the reduced energy that falls with the temperature, from how much it falls as 1 / T halves; the rest.
+
+    NaN where there is no energy.
+    """
     whole = target.reduced_energy(x).double()
     falling = 2 * (whole - heated(target, 2.0).reduced_energy(x).double())
     return falling, whole - falling
