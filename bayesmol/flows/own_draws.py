@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmol.errors import DataError, expected
+from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.flows.proposal import Proposal, Target
 
-__all__ = ["BEGIN", "balanced_loss", "check_own", "mean_one", "mixed", "own_draws", "remembered"]
+__all__ = ["BEGIN", "balanced_loss", "check_own", "mean_one", "mixed", "own_draws", "remembered", "settled"]
 
 BEGIN = 0.04  # of the budget; before, draws of the flow are worth little
 _ROUNDS = 10  # for which own draws are kept
+_LOST = 500.0  # nats below the median of the log-densities of draws
 _CLIP = 10.0  # of densities over what they should be, and of weights, in a gradient
 
 
@@ -33,9 +34,29 @@ def check_own(own: float) -> None:
 @torch.no_grad()
 def own_draws(flow: Proposal, target: Target, size: int, source: torch.Generator) -> dict[str, Tensor]:
     r"""Draws of the flow, their weights :math:`p / \pi` of mean one, and the logarithm of their density π."""
-    x, log_q = flow.sample(size, seed=source)
-    log_q = log_q.double()
+    x, log_q = settled(*flow.sample(size, seed=source))
     return {"own_x": x, "own_weights": mean_one(-target.reduced_energy(x).double() - log_q), "own_log_pi": log_q}
+
+
+def settled(
+    x: Float[Tensor, "draws dimension"], log_q: Float[Tensor, " draws"]
+) -> tuple[Float[Tensor, "draws dimension"], Float[Tensor, " draws"]]:
+    """Draws, with those that a young flow has thrown out of all bounds replaced, their log-density −∞.
+
+    Affine couplings multiply what they get, and far from all samples one layer drives the next: a few draws in ten
+    thousand are not numbers, or have a log-density hundreds of nats below the others.
+
+    Raises
+    ------
+    ConvergenceError
+        If none is left.
+    """
+    log_q = log_q.double()
+    usable = torch.isfinite(x).all(1) & torch.isfinite(log_q)
+    if not bool(usable.any()):
+        raise ConvergenceError(expected("flow", "draws that are numbers", "none", "lower the rate of its training"))
+    usable &= log_q > log_q[usable].median() - _LOST
+    return torch.where(usable[:, None], x, x[usable][0]), log_q.masked_fill(~usable, -math.inf)
 
 
 def mean_one(log_weights: Float[Tensor, "*groups draws"]) -> Float[Tensor, "*groups draws"]:
@@ -47,10 +68,10 @@ def mean_one(log_weights: Float[Tensor, "*groups draws"]) -> Float[Tensor, "*gro
 def remembered(data: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
     """Data with the own draws of a round, and those of the rounds before it, of which the oldest are forgotten.
 
-    Draws of a young flow that are not finite are left out.
+    Those without a density, see :func:`settled`, are left out.
     """
     most = _ROUNDS * len(new["own_x"])
-    usable = torch.isfinite(new["own_x"]).all(1) & torch.isfinite(new["own_log_pi"])
+    usable = torch.isfinite(new["own_log_pi"])
     new = {name: x[usable] for name, x in new.items()}
     return data | {name: torch.cat([data[name], x])[-most:] if name in data else x for name, x in new.items()}
 

@@ -16,7 +16,7 @@ from bayesmol.flows.counted import Counted
 from bayesmol.flows.flow import Flow
 from bayesmol.flows.objectives import checked_samples, path_loss
 from bayesmol.flows.optimisation import Optimisation
-from bayesmol.flows.own_draws import BEGIN, balanced_loss, check_own, mean_one, mixed, remembered
+from bayesmol.flows.own_draws import BEGIN, balanced_loss, check_own, mean_one, mixed, remembered, settled
 from bayesmol.flows.proposal import Target
 from bayesmol.flows.steerable import Steered
 from bayesmol.flows.tempering import heated
@@ -200,12 +200,12 @@ class TemperatureSteering:
     def _own(self, flow: Flow, target: Counted, source: torch.Generator) -> dict[str, Tensor]:
         """Draws of the flow at temperatures of the range, with weights of mean one at each."""
         ratios = self._ratios(_GRID, self.coldest, source).to(source.device).repeat_interleave(_DRAWN)
-        x, log_q = Steered(flow, ratios, self.reference).sample(len(ratios), seed=source)
+        x, log_q = settled(*Steered(flow, ratios, self.reference).sample(len(ratios), seed=source))
         energy, rest = _parts(target.target, x)
         target.evaluations += len(x)
-        log_weights = -energy / ratios - rest - log_q.double()
+        log_weights = -energy / ratios - rest - log_q
         weights = mean_one(log_weights.unflatten(0, (_GRID, _DRAWN))).flatten()
-        return {"own_x": x, "own_weights": weights, "own_log_pi": log_q.double(), "own_ratios": ratios}
+        return {"own_x": x, "own_weights": weights, "own_log_pi": log_q, "own_ratios": ratios}
 
     def _ratios(self, strata: int, coldest: float, source: torch.Generator) -> Float[Tensor, " strata"]:
         """One temperature of each of so many equal parts of the range."""

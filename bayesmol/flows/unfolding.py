@@ -14,7 +14,7 @@ from bayesmol.flows.counted import Counted
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.flow import Flow
 from bayesmol.flows.objectives import ForwardKL
-from bayesmol.flows.own_draws import BEGIN, balanced_loss, check_own, mean_one, mixed, remembered
+from bayesmol.flows.own_draws import BEGIN, balanced_loss, check_own, mean_one, mixed, remembered, settled
 from bayesmol.flows.symmetrised import Symmetrised
 from bayesmol.flows.viewed import Seen
 
@@ -135,9 +135,9 @@ class UnfoldedKL(ForwardKL):
     @torch.no_grad()
     def _own(self, flow: SymmetricFlow, target: Counted, source: torch.Generator) -> dict[str, Tensor]:
         """Draws of the flow before the average, with the weights of all their images."""
-        x, log_pi = flow.one.sample(self.unfolded, seed=source)
+        x, log_pi = settled(*flow.one.sample(self.unfolded, seed=source))
         weights = mean_one(-target.reduced_energy(x) - flow.log_prob(x).double())
-        return {"own_x": x, "own_weights": weights, "own_log_pi": log_pi.double()}
+        return {"own_x": x, "own_weights": weights, "own_log_pi": log_pi}
 
     def loss(
         self, flow: Flow | SymmetricFlow, target: Counted, data: dict[str, Tensor], source: torch.Generator

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from bayesmol.errors import DataError
+from bayesmol.errors import ConvergenceError, DataError
 from bayesmol.flows.couplings import Couplings
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.objectives import ForwardKL
 from bayesmol.flows.optimisation import Optimisation
-from bayesmol.flows.own_draws import balanced_loss, mean_one, mixed, own_draws, remembered
+from bayesmol.flows.own_draws import balanced_loss, mean_one, mixed, own_draws, remembered, settled
 from bayesmol.flows.renewal import RenewedKL
 from bayesmol.flows.steering import TemperatureSteering
 from bayesmol.flows.unfolding import UnfoldedKL
@@ -86,13 +86,17 @@ def test_draws_of_ten_rounds_are_remembered():
     assert data["own_x"].unique().tolist() == [float(turn) for turn in range(4, 14)] and len(data["x"]) == 3
 
 
-def test_draws_that_are_not_finite_are_left_out(source):
-    x, log_pi = torch.ones(4, 2), torch.zeros(4)
-    x[0, 1], log_pi[2] = math.nan, -math.inf
-    data = remembered({}, {"own_x": x, "own_log_pi": log_pi, "own_weights": torch.arange(4.0)})
-    assert data["own_weights"].tolist() == [1.0, 3.0]
-    none = remembered({}, {name: column[:1] for name, column in {"own_x": x, "own_log_pi": log_pi}.items()})
+def test_draws_out_of_all_bounds_are_left_out(source):
+    x, log_q = torch.ones(6, 2), torch.zeros(6)
+    x[0, 1], log_q[2], log_q[4], log_q[5] = math.nan, -math.inf, -1e6, -100.0
+    x, log_q = settled(x, log_q)
+    assert bool(torch.isfinite(x).all()) and torch.isfinite(log_q).tolist() == [False, True, False, True, False, True]
+    data = remembered({}, {"own_x": x, "own_log_pi": log_q, "own_weights": torch.arange(6.0)})
+    assert data["own_weights"].tolist() == [1.0, 3.0, 5.0]
+    none = remembered({}, {"own_x": x[:1], "own_log_pi": log_q[:1]})
     assert mixed({"x": torch.zeros(5, 2)}, none, 0.5, 8, source)[0] == 8
+    with pytest.raises(ConvergenceError, match="lower the rate"):
+        settled(x * math.nan, log_q)
 
 
 def _surprise(objective, samples, fresh):
