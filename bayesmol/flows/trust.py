@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["TrustReport", "diagnose"]
 
 _COLOURS = {"green": "#2a9d4a", "amber": "#e09f3e", "red": "#d1495b"}
+_LEAST = -8.0  # log-weight below which a draw counts nothing, and is drawn here
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +95,9 @@ class TrustReport:
         left, right = figure.subplots(1, 2)
         finite = self.log_weights[torch.isfinite(self.log_weights)]
         centre = float(finite.logsumexp(0)) - torch.tensor(len(self.log_weights)).double().log().item()
-        _histograms(left, (finite - centre, "proposal"), (_moved(self.forward, centre), "density"))
-        left.set_xlabel("ln w − ln Z")
+        weights = (finite - centre).clamp(min=_LEAST)
+        _histograms(left, (weights, "proposal"), (_moved(self.forward, centre), "density"))
+        left.set_xlabel(f"ln w − ln Z, no less than {_LEAST:g}")
         _histograms(right, (self.scores, "draws"), (self.walkers, "ends of chains"))
         right.set_xlabel("−ln q")
         figure.suptitle(f"{self.verdict}", color=_COLOURS[self.verdict])
