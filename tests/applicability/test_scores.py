@@ -144,8 +144,7 @@ class KoopmanResidual:
     """Koopman model: ‖ψ(x_{t+τ}) − K ψ(x_t)‖, rows are pairs of features, shape (2, functions)."""
 
     def fit(self, pairs):
-        # A copy each: LAPACK may round by the alignment of its operands.
-        transfer = torch.linalg.lstsq(pairs[:, 0].clone(), pairs[:, 1].clone()).solution
+        transfer = torch.linalg.lstsq(pairs[:, 0], pairs[:, 1]).solution
         return lambda rows: (rows[:, 1] - rows[:, 0] @ transfer).norm(dim=1)
 
 
