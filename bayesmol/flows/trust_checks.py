@@ -28,6 +28,7 @@ from bayesmol.inference.metropolis import independence_chain
 __all__ = ["Check", "Evidence", "Light", "checks", "worst"]
 
 Light = Literal["green", "amber", "red"]
+_WORTHLESS = math.log(1e-6)  # of the mean weight: such a draw, a clash maybe, costs the flow nothing but itself
 _HIGH = 7.0  # kT: a region of unknown mass this far above the others is not called a lost mode
 _ORDER: tuple[Light, ...] = ("green", "amber", "red")
 
@@ -167,12 +168,15 @@ def _forward(evidence: Evidence) -> Check:
 
 
 def _gap(evidence: Evidence) -> Check:
-    usable = evidence.draws.log_weights[torch.isfinite(evidence.draws.log_weights)]
-    bounds = partition_bounds(usable, evidence.forward, block=evidence.block)
+    every = evidence.draws.log_weights
+    kept = every[torch.isfinite(every)]
+    kept = kept[kept > kept.logsumexp(0) - math.log(len(every)) + _WORTHLESS]
+    # A bound from a part of the draws holds with the logarithm of its share: the rest has some of Z, too.
+    bounds = partition_bounds(kept + math.log(len(kept) / len(every)), evidence.forward, block=evidence.block)
     value = float(bounds.gap.value)
     sentence = f"log Z is between {bounds.lower} and {bounds.upper}"
-    if lost := len(evidence.draws.log_weights) - len(usable):
-        sentence += f"; the lower bound leaves out {lost} draws of infinite energy"
+    if lost := len(every) - len(kept):
+        sentence += f"; the lower bound leaves out {lost} draws without weight"
     return Check("ELBO–EUBO gap", value, 3.0, _light(value, 3.0, 10.0), sentence)
 
 

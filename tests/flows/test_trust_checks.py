@@ -57,6 +57,16 @@ def test_numbers_are_those_of_the_gaussian(source):
     assert abs(found["ELBO–EUBO gap"].value - (1.21 + 1 / 1.21 - 2)) < 0.02
 
 
+def test_clashes_without_weight_cost_the_lower_bound_their_share_and_no_more(source):
+    sound = evidence(source)
+    clashes = sound.draws.log_weights.clone()
+    clashes[::2] = -1e6
+    broken = sound._replace(draws=sound.draws._replace(log_weights=clashes))
+    before, after = ({check.name: check for check in checks(one, DENSITY, seed=0)} for one in (sound, broken))
+    assert after["ELBO–EUBO gap"].value - before["ELBO–EUBO gap"].value == pytest.approx(math.log(2), abs=0.02)
+    assert "leaves out 2000 draws without weight" in after["ELBO–EUBO gap"].sentence
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
