@@ -78,7 +78,7 @@ class Training:
     burn_in: int = 500
     minutes: float | None = 3.0
     steps: int | None = None
-    clip: float = 5.0
+    clip: float = 10.0
     oldest: int = 100
     average: int = 300
     snapshots: int = 8

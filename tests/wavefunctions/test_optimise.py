@@ -11,6 +11,7 @@ from bayesmol.wavefunctions.optimise import Adam, MinSR, Spring, clipped
 from bayesmol.wavefunctions.precision import double
 
 WALKERS, PARAMETERS = 12, 7
+FIXED = 1e9  # following so fast that the damping is always the largest
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def dense(scores, energies, damping):
 
 
 @pytest.mark.parametrize("walkers", [5, WALKERS])
-@pytest.mark.parametrize("optimiser", [Spring(momentum=0.0, damping=0.1, constraint=math.inf), MinSR(0.1, math.inf)])
+@pytest.mark.parametrize("optimiser", [Spring(0.0, 0.1, math.inf, FIXED), MinSR(0.1, math.inf)])
 def test_without_momentum_the_step_is_dense_stochastic_reconfiguration(problem, optimiser, walkers):
     scores, energies, parameters, _ = problem
     scores, energies = scores[:walkers], energies[:walkers]
@@ -47,11 +48,19 @@ def test_without_momentum_the_step_is_dense_stochastic_reconfiguration(problem, 
 def test_momentum_fits_what_the_last_direction_left_and_keeps_the_rest(problem):
     # SPRING is the ridge problem |O d − ε|² + λ |d − μ d_last|²; so its solution is dense reconfiguration, shifted.
     scores, energies, parameters, last = problem
-    optimiser = Spring(momentum=0.9, damping=0.1, constraint=math.inf)
+    optimiser = Spring(0.9, 0.1, math.inf, FIXED)
     moved, direction = optimiser.update(scores, energies, parameters, last, 0.3)
     wanted = dense(scores, energies - scores @ (0.9 * last), 0.1) + 0.9 * last
     np.testing.assert_allclose(direction, wanted, rtol=0, atol=1e-12)
     np.testing.assert_allclose(parameters - moved, 0.3 * direction, rtol=0, atol=1e-12)
+
+
+def test_the_damping_follows_the_variance_of_the_energies_up_to_its_limit(problem):
+    scores, energies, parameters, last = problem
+    spread = float(jnp.var(energies))
+    for scale, damping in ((0.01, 0.5 * 1e-4 * spread), (100.0, 0.1)):
+        moved, _ = Spring(0.0, 0.1, math.inf, following=0.5).update(scores, scale * energies, parameters, last, 0.3)
+        np.testing.assert_allclose((parameters - moved) / 0.3, dense(scores, scale * energies, damping), rtol=1e-9)
 
 
 def test_directions_that_no_walker_sees_keep_the_momentum_alone(problem):
@@ -145,6 +154,7 @@ def test_equal_energies_are_not_clipped():
     [
         (Spring, {"momentum": 1.0}, "momentum"),
         (Spring, {"damping": 0.0}, "damping"),
+        (Spring, {"following": 0.0}, "following"),
         (MinSR, {"damping": math.nan}, "damping"),
         (MinSR, {"constraint": 0.0}, "constraint"),
         (Adam, {"second": 1.0}, "second"),
