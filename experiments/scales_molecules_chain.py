@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,11 @@ from scales_molecules_stages import (
     unsigned,
 )
 from torch import Tensor
+
+from bayesmol.certified import CertifiedModel
+from bayesmol.data import Structures
+from bayesmol.errors import ConvergenceError
+from bayesmol.posterior import Draws
 
 __all__ = ["Chain", "chain"]
 
@@ -105,9 +111,22 @@ def chain(folder: Path, settings: Settings, *, seed: int) -> Chain:
     return Chain(**kept(path))
 
 
+def _long_enough(
+    folder: Path, model: CertifiedModel, start: Structures, settings: Settings, seed: int
+) -> tuple[Motion, Draws]:
+    """Dynamics and its relaxation time; twice and four times as long where that rests on too few events."""
+    for _ in range(2):
+        run = moved(folder, model, start, settings, seed)
+        with suppress(ConvergenceError):
+            return run, timescale(run, seed=seed)
+        settings = replace(settings, picoseconds=2 * settings.picoseconds)
+    run = moved(folder, model, start, settings, seed)
+    return run, timescale(run, seed=seed)
+
+
 def _calculated(folder: Path, settings: Settings, seed: int) -> Chain:
     model, start = learned(folder, settings, seed)
-    run = moved(folder, model, start, settings, seed)
+    run, times = _long_enough(folder, model, start, settings, seed)
     frames = run.settled.transpose(0, 1)
     density = density_of(model, start, settings.temperature)
     drawn = draws_of(flow(folder, density, frames, settings.training, seed), density, DRAWN, seed)
@@ -120,7 +139,7 @@ def _calculated(folder: Path, settings: Settings, seed: int) -> Chain:
     known += [drawn.effective.effective / DRAWN, drawn.verdict[0] != "red", *checks[1:], density.kt]
     return Chain(
         energies=gauche_free_energy(drawn, seed),
-        times=timescale(run, seed=seed).values.flatten()[:DISTRIBUTION],
+        times=times.values.flatten()[:DISTRIBUTION],
         shifts=shifts.values[0],
         posterior=posterior,
         profile=profile.value,

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from bayesmol.data import Structures
-from bayesmol.errors import DataError
+from bayesmol.errors import ConvergenceError, DataError
 from bayesmol.potentials.surface import Surface
 from bayesmol.report import Study
 
@@ -202,3 +202,23 @@ def _at(angle):
     atoms = molecule("trans-butane")
     atoms.set_dihedral(0, 1, 2, 3, angle, indices=[3, 12, 13, 5, 8, 9])
     return atoms
+
+
+@pytest.mark.parametrize("needed", [6.0, 20.0, 100.0])
+def test_dynamics_goes_on_where_its_time_rests_on_too_few_events(study, monkeypatch, tmp_path, needed):
+    module, lengths = study("scales_molecules_chain"), []
+
+    def timescale(run, *, seed):
+        if run < needed:
+            raise ConvergenceError("too few")
+        return "found"
+
+    monkeypatch.setattr(module, "moved", lambda *known: lengths.append(known[3].picoseconds) or lengths[-1])
+    monkeypatch.setattr(module, "timescale", timescale)
+    known = tmp_path, None, None, module.Settings(picoseconds=6.0), 0
+    if needed > 24:
+        with pytest.raises(ConvergenceError):
+            module._long_enough(*known)
+    else:
+        assert module._long_enough(*known) == (lengths[-1], "found")
+    assert lengths == ([6.0] if needed == 6 else [6.0, 12.0, 24.0])
