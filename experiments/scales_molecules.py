@@ -77,6 +77,9 @@ def _costs(study: Study, found: list[Chain], known: Truth | None) -> None:
     study.add("force_conformal_90", facts["covered"])
     trusted = sum(one.fact["trusted"] > 0 for one in found)
     study.notes.append(f"reports of the flows: {trusted} of {len(found)} not red")
+    longest, shortest = (end(one.fact["moves"] for one in found) for end in (max, min))
+    if longest > shortest:
+        study.notes.append(f"dynamics went on for up to {longest / shortest:g} times the steps, for too few events")
 
 
 def _judged(study: Study, found: list[Chain], known: Truth) -> None:

@@ -24,6 +24,7 @@ Minutes = Annotated[
 Repeats = Annotated[int, typer.Option(help="Independent runs of each system.", min=2)]
 Walkers = Annotated[int, typer.Option(help="Walkers of each run.", min=2)]
 Draws = Annotated[int, typer.Option(help="Draws of each walker.", min=50)]
+Trained = Annotated[int, typer.Option(help="Steps of a PauliNet; 0: an untrained Slater-Jastrow.", min=0)]
 Reference = Annotated[float | None, typer.Option(help="Energy in Ha to compare with; default: the known exact one.")]
 Exact = Annotated[float | None, typer.Option(help="Standard error in Ha down to which the determinant is sampled.")]
 Names = Annotated[list[str] | None, typer.Option(help="Names of systems; default: all.")]
@@ -80,6 +81,7 @@ def coverage(
     repeats: Repeats = 200,
     walkers: Walkers = 32,
     draws: Draws = 400,
+    trained: Trained = 0,
     only: Names = None,
     seed: Seed = 0,
     json: Json = None,
@@ -90,7 +92,8 @@ def coverage(
         "coverage_95": {"lower": 0.93, "upper": 0.97},
         "refused_fraction_stuck": {"lower": 0.99},
     }
-    wavefunctions_coverage.coverage(study, repeats=repeats, walkers=walkers, draws=draws, only=only or (), seed=seed)
+    sizes = {"repeats": repeats, "walkers": walkers, "draws": draws, "trained": trained}
+    wavefunctions_coverage.coverage(study, **sizes, only=only or (), seed=seed)
     study.finish(json)
 
 

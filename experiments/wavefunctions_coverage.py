@@ -21,9 +21,10 @@ from bayesmol.wavefunctions.exact import screened_helium
 from bayesmol.wavefunctions.local_energy import System, local_energies
 from bayesmol.wavefunctions.log_psi import LogPsi
 from bayesmol.wavefunctions.molecule import Molecule
-from bayesmol.wavefunctions.pauli_net import SlaterJastrow
+from bayesmol.wavefunctions.pauli_net import PauliNet, SlaterJastrow
 from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.starting import start
+from bayesmol.wavefunctions.training import Training
 from bayesmol.wavefunctions.walkers import MALA, Sampler
 
 __all__ = ["STUCK", "SYSTEMS", "coverage"]
@@ -45,7 +46,9 @@ class Case:
     energy: float | None = None
 
 
-def coverage(study: Study, *, repeats: int, walkers: int, draws: int, only: Sequence[str] = (), seed: int = 0) -> None:
+def coverage(
+    study: Study, *, repeats: int, walkers: int, draws: int, trained: int = 0, only: Sequence[str] = (), seed: int = 0
+) -> None:
     """Fill in the coverage of intervals that are given, and how often sound and stuck samplers are refused.
 
     All runs of a system are walkers of one long run, in groups; the truth for each is the mean of all others.
@@ -56,7 +59,7 @@ def coverage(study: Study, *, repeats: int, walkers: int, draws: int, only: Sequ
     with progress("coverage", len(systems) + len(stuck)) as advance:
         for name in systems:
             with study.stage(name):
-                case = _case(name)
+                case = _case(name, trained)
                 _judge(name, list(_runs(case, repeats, walkers, draws, seed)), case.energy, hits, lights)
             advance()
         for name in stuck:
@@ -67,11 +70,14 @@ def coverage(study: Study, *, repeats: int, walkers: int, draws: int, only: Sequ
     _summarise(study, hits, lights, systems, stuck)
 
 
-def _case(name: str) -> Case:
+def _case(name: str, trained: int = 0) -> Case:
     if name == "screened_helium":
         state = screened_helium()
         return Case(state.system, state.log_psi, state.parameters, state.energy)
     molecule = Molecule.named(name)
+    if trained:
+        fitted = PauliNet(training=Training(minutes=None, steps=trained, window=None)).fit(molecule, seed=0)
+        return Case(molecule, fitted.trial.log_psi, fitted.parameters)
     trial = SlaterJastrow(width=8, layers=1).build(molecule, seed=0)
     return Case(molecule, trial.log_psi, trial.parameters)
 

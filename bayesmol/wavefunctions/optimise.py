@@ -57,7 +57,7 @@ class Spring:
 
     The step fits local energies to one number, and :math:`\lambda = \min(\lambda_0, c\,\langle \bar\epsilon^2
     \rangle)` follows the square of what is left to fit: near the answer the energies have little noise, and directions
-    of small scores may move. For helium the variance of the local energy is 20 times smaller so.
+    of small scores may move.
 
     Attributes
     ----------

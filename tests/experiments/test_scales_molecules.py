@@ -222,3 +222,12 @@ def test_dynamics_goes_on_where_its_time_rests_on_too_few_events(study, monkeypa
     else:
         assert module._long_enough(*known) == (lengths[-1], "found")
     assert lengths == ([6.0] if needed == 6 else [6.0, 12.0, 24.0])
+
+
+def test_dynamics_that_went_on_is_told(study, module):
+    one, other = result(study), result(study, seed=1)
+    other.facts[list(study("scales_molecules_chain").FACTS).index("moves")] = 2.0
+    for chains, told in (([one, one], False), ([one, other], True)):
+        report = Study("across_scales", "molecules")
+        module._costs(report, chains, None)
+        assert any("up to 2 times the steps" in note for note in report.notes) is told

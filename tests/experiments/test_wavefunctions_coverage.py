@@ -1,9 +1,18 @@
 """The study of coverage counts what it says, and stuck samplers are what they are called."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from bayesmol.report import Study
+
+
+class Fitted:
+    """A wavefunction after training, as far as the study looks."""
+
+    parameters = "trained"
+    trial = SimpleNamespace(log_psi=None)
 
 
 @pytest.fixture
@@ -18,6 +27,14 @@ def test_sound_and_stuck(module):
     assert value["coverage_95"] == value["coverage_95_screened_helium"] >= 0.6
     assert value["refused_fraction_sound"] <= 0.25
     assert value["refused_fraction_stuck"] == value["refused_fraction_frozen_walkers"] == 1
+
+
+def test_a_trained_wavefunction_has_its_steps_and_nothing_else_ends_it(module, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module.PauliNet, "fit", lambda ansatz, molecule, *, seed: seen.append(ansatz) or Fitted())
+    assert module._case("H2", 3).parameters == "trained"
+    training = seen[0].training
+    assert (training.steps, training.minutes, training.window) == (3, None, None)
 
 
 def test_moves_that_are_too_short_go_nowhere(module):
