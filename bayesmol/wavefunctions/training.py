@@ -72,7 +72,7 @@ class Training:
     walkers: int = 256
     optimiser: Optimiser = field(default_factory=Spring)
     sampler: Sampler = field(default_factory=MALA)
-    rate: float = 0.05
+    rate: float = 0.2
     decay: float = 300.0
     moves: int = 10
     burn_in: int = 500
