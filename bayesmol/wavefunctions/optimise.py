@@ -79,7 +79,7 @@ class Spring:
     momentum: float = 0.9
     damping: float = 1e-3
     constraint: float = 1e-2
-    following: float = 0.05
+    following: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1:
