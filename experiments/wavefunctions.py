@@ -24,7 +24,9 @@ Minutes = Annotated[
 Repeats = Annotated[int, typer.Option(help="Independent runs of each system.", min=2)]
 Walkers = Annotated[int, typer.Option(help="Walkers of each run.", min=2)]
 Draws = Annotated[int, typer.Option(help="Draws of each walker.", min=50)]
-Trained = Annotated[int, typer.Option(help="Steps of a PauliNet; 0: an untrained Slater-Jastrow.", min=0)]
+Trained = Annotated[
+    int, typer.Option(help="Steps of a PauliNet, where no exact state is known; 0: an untrained Slater-Jastrow.", min=0)
+]
 Reference = Annotated[float | None, typer.Option(help="Energy in Ha to compare with; default: the known exact one.")]
 Exact = Annotated[float | None, typer.Option(help="Standard error in Ha down to which the determinant is sampled.")]
 Names = Annotated[list[str] | None, typer.Option(help="Names of systems; default: all.")]

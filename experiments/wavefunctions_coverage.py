@@ -59,7 +59,7 @@ def coverage(
     with progress("coverage", len(systems) + len(stuck)) as advance:
         for name in systems:
             with study.stage(name):
-                case = _case(name, trained)
+                case = _case(name, trained, seed)
                 _judge(name, list(_runs(case, repeats, walkers, draws, seed)), case.energy, hits, lights)
             advance()
         for name in stuck:
@@ -70,13 +70,13 @@ def coverage(
     _summarise(study, hits, lights, systems, stuck)
 
 
-def _case(name: str, trained: int = 0) -> Case:
+def _case(name: str, trained: int = 0, seed: int = 0) -> Case:
     if name == "screened_helium":
         state = screened_helium()
         return Case(state.system, state.log_psi, state.parameters, state.energy)
     molecule = Molecule.named(name)
     if trained:
-        fitted = PauliNet(training=Training(minutes=None, steps=trained, window=None)).fit(molecule, seed=0)
+        fitted = PauliNet(training=Training(minutes=None, steps=trained, window=None)).fit(molecule, seed=seed)
         return Case(molecule, fitted.trial.log_psi, fitted.parameters)
     trial = SlaterJastrow(width=8, layers=1).build(molecule, seed=0)
     return Case(molecule, trial.log_psi, trial.parameters)

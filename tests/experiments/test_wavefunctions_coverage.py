@@ -31,9 +31,12 @@ def test_sound_and_stuck(module):
 
 def test_a_trained_wavefunction_has_its_steps_and_nothing_else_ends_it(module, monkeypatch):
     seen = []
-    monkeypatch.setattr(module.PauliNet, "fit", lambda ansatz, molecule, *, seed: seen.append(ansatz) or Fitted())
-    assert module._case("H2", 3).parameters == "trained"
-    training = seen[0].training
+    monkeypatch.setattr(
+        module.PauliNet, "fit", lambda ansatz, molecule, *, seed: seen.append((ansatz, seed)) or Fitted()
+    )
+    assert module._case("H2", 3, 7).parameters == "trained"
+    training = seen[0][0].training
+    assert seen[0][1] == 7
     assert (training.steps, training.minutes, training.window) == (3, None, None)
 
 
