@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayesmol.wavefunctions.molecule import Molecule
-from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, others, pair_features
+from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, pair_features, pairs
 
 __all__ = ["Embedding", "scaled_normal"]
 
@@ -37,7 +37,7 @@ class Embedding:
 
     def __init__(self, molecule: Molecule, width: int, layers: int) -> None:
         self.positions, self.width, self.layers = np.asarray(molecule.positions), width, layers
-        self.others, self.kinds = others(molecule.electrons, molecule.up)
+        self.pairs = pairs(molecule.electrons, molecule.up)
         self.spins = (np.arange(molecule.electrons) >= molecule.up).astype(int)
 
     def parameters(self, source: np.random.Generator) -> dict[str, Any]:
@@ -64,16 +64,16 @@ class Embedding:
         """Channels of each electron."""
         near = pair_features(r[:, None] - self.positions)
         h = jnp.einsum("eif,ifw->ew", near, parameters["start"]["nuclei"]) + parameters["start"]["spin"][self.spins]
-        if not self.others.size:
+        if not self.pairs.order.size:
             return h + sum(jnp.tanh(h @ layer["own"] + layer["shift"]) for layer in parameters["layers"])
-        pairs = pair_features(r[:, None] - r[self.others])
+        between = [pair_features(r[first] - r[second]) for first, second in self.pairs.kinds]
         for layer in parameters["layers"]:
-            h = h + jnp.tanh(h @ layer["own"] + self._messages(layer, h, pairs) @ layer["message"] + layer["shift"])
+            h = h + jnp.tanh(h @ layer["own"] + self._messages(layer, h, between) @ layer["message"] + layer["shift"])
         return h
 
-    def _messages(self, layer: dict[str, Array], h: Array, pairs: Array) -> Float[Array, "electrons width"]:
-        sent = jnp.einsum("ew,swv->sev", h, layer["sender"])[self.kinds, self.others]
-        both = jnp.einsum("eof,sfw->seow", pairs, jnp.concatenate([layer["filter"], layer["pair"]], -1))
-        both = jnp.where(self.kinds[..., None] == 0, both[0], both[1])
-        heard = both[..., : self.width] * sent + both[..., self.width :]
-        return heard.sum(1) / np.sqrt(self.others.shape[1])
+    def _messages(self, layer: dict[str, Array], h: Array, between: list[Array]) -> Float[Array, "electrons width"]:
+        heard = [
+            (features @ layer["filter"][kind]) * (h @ layer["sender"][kind])[second] + features @ layer["pair"][kind]
+            for kind, (features, (_, second)) in enumerate(zip(between, self.pairs.kinds, strict=True))
+        ]
+        return jnp.concatenate(heard)[self.pairs.order].sum(1) / np.sqrt(self.pairs.order.shape[1])

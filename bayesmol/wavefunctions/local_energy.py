@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayesmol.errors import ConvergenceError, expected
-from bayesmol.wavefunctions.batches import batched
+from bayesmol.wavefunctions.batches import batched, laplacian_chunk
 from bayesmol.wavefunctions.log_psi import LogPsi
 from bayesmol.wavefunctions.precision import double
 
@@ -102,7 +102,7 @@ def local_energies(
     Parameters
     ----------
     chunk
-        Walkers at once, as in :func:`~bayesmol.wavefunctions.batches.batched`.
+        Walkers at once, as in :func:`~bayesmol.wavefunctions.batches.batched`; fewer the more electrons there are.
     """
 
     def single(parameters: Any, r: Array) -> LocalEnergy:
@@ -110,7 +110,7 @@ def local_energies(
         energy = potential(molecule, r)
         return LocalEnergy(2 * laplacian - gradient + energy, laplacian, gradient, energy)
 
-    return batched(single, chunk=chunk)
+    return batched(single, chunk=laplacian_chunk(molecule.up + molecule.down) if chunk is None else chunk)
 
 
 def checked(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-__all__ = ["PAIR_FEATURES", "others", "pair_features"]
+__all__ = ["PAIR_FEATURES", "Pairs", "pair_features", "pairs"]
 
 _SCALES = (0.5, 1.5, 4.0)  # bohr
 PAIR_FEATURES = 2 * len(_SCALES) + 3
@@ -25,8 +27,25 @@ def pair_features(apart: Float[Array, "*pairs 3"]) -> Float[Array, "*pairs featu
     return jnp.concatenate([t**2, t**3, apart / jnp.sqrt(1 + square)], -1)
 
 
-def others(electrons: int, up: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each electron the indices of all others, and whether their spin is another (1) or the same (0)."""
-    index = np.array([[j for j in range(electrons) if j != i] for i in range(electrons)], dtype=int)
-    index = index.reshape(electrons, max(electrons - 1, 0))
-    return index, ((np.arange(electrons)[:, None] < up) != (index < up)).astype(int)
+class Pairs(NamedTuple):
+    """Ordered pairs of electrons.
+
+    Attributes
+    ----------
+    kinds
+        First and second electrons of all pairs of equal spins, and of all others.
+    order
+        Row i holds the places of the pairs that begin with electron i, those of equal spins counted first.
+    """
+
+    kinds: tuple[Int[np.ndarray, "2 equal"], Int[np.ndarray, "2 different"]]
+    order: Int[np.ndarray, "electrons electrons-1"]
+
+
+def pairs(electrons: int, up: int) -> Pairs:
+    """All ordered pairs of electrons, of which the first ``up`` have the one spin."""
+    first, second = np.nonzero(~np.eye(electrons, dtype=bool))
+    equal = (first < up) == (second < up)
+    kinds = tuple(np.stack([first[kind], second[kind]]) for kind in (equal, ~equal))
+    order = np.argsort(np.concatenate([one[0] for one in kinds]), kind="stable")
+    return Pairs(kinds, order.reshape(electrons, max(electrons - 1, 0)))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesmol.wavefunctions.batches import _part, batched
+from bayesmol.wavefunctions.batches import _part, batched, laplacian_chunk
 
 
 def single(parameters, r):
@@ -23,3 +23,8 @@ def test_each_walker_on_its_own(walkers, chunk):
 def test_parts_are_equal_unless_they_would_be_small():
     assert _part(1000, 64) == 50 and _part(512, 64) == 64 and _part(4096, 64) == 64
     assert _part(1009, 64) == 64
+
+
+def test_chunks_of_laplacians_shrink_with_the_electrons():
+    """More walkers at once are as right, but out of the caches."""
+    assert jax.default_backend() != "cpu" or [laplacian_chunk(n) for n in (1, 4, 10, 40)] == [16, 16, 1, 1]

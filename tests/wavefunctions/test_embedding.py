@@ -1,11 +1,15 @@
 """Electrons of one spin are exchanged with their channels, and each hears all others."""
 
+from itertools import permutations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from bayesmol.wavefunctions.embedding import Embedding
 from bayesmol.wavefunctions.molecule import Molecule
+from bayesmol.wavefunctions.pair_features import pair_features
 from bayesmol.wavefunctions.precision import double
 
 
@@ -22,6 +26,33 @@ def test_equivariance_and_dependence(lithium_hydride, places):
             moved = r.copy()
             moved[electron] += 0.3
             assert (np.abs(channels(moved) - h).max(1) > 1e-5).all(), "all hear of it"
+
+
+def by_hand(network, weights, r, up):
+    """Channels by the formula, one pair after the other."""
+    count = len(r)
+    near = pair_features(r[:, None] - network.positions)
+    h = np.einsum("eif,ifw->ew", near, weights["start"]["nuclei"])
+    h += weights["start"]["spin"][(np.arange(count) >= up).astype(int)]
+    for layer in weights["layers"]:
+        message = np.zeros_like(h)
+        for i, j in permutations(range(count), 2):
+            kind = int((i < up) != (j < up))
+            features = np.asarray(pair_features(r[i] - r[j]))
+            heard = (features @ layer["filter"][kind]) * (h[j] @ layer["sender"][kind]) + features @ layer["pair"][kind]
+            message[i] += heard / np.sqrt(count - 1)
+        h = h + np.tanh(h @ layer["own"] + message @ layer["message"] + layer["shift"])
+    return h
+
+
+@pytest.mark.parametrize("spin", [0, 2, 4])
+def test_messages_by_hand(spin, places):
+    molecule = Molecule(np.array([3, 1]), np.array([[0, 0, 0], [0, 0, 3.0]]), spin=spin)
+    with double():
+        network = Embedding(molecule, 5, 2)
+        weights = network.parameters(np.random.default_rng(0))
+        found = jax.jit(lambda r: network(weights, r))(places[0])
+        np.testing.assert_allclose(found, by_hand(network, weights, np.asarray(places[0]), molecule.up), atol=1e-12)
 
 
 def test_a_single_electron():

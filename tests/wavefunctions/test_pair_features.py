@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, others, pair_features
+from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, pair_features, pairs
 from bayesmol.wavefunctions.precision import double
 
 
@@ -26,8 +26,13 @@ def test_second_derivatives_are_finite_at_coalescence():
     assert np.isfinite(second).all()
 
 
-def test_pairs():
-    index, kinds = others(3, 2)
-    assert index.tolist() == [[1, 2], [0, 2], [0, 1]]
-    assert kinds.tolist() == [[0, 1], [0, 1], [1, 1]]
-    assert others(1, 1)[0].shape == (1, 0)
+def test_each_ordered_pair_once_by_its_spins():
+    (equal, different), order = pairs(3, 2)
+    assert equal.T.tolist() == [[0, 1], [1, 0]]
+    assert different.T.tolist() == [[0, 2], [1, 2], [2, 0], [2, 1]]
+    assert np.concatenate([equal, different], 1)[:, order][0].tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_pairs_of_one_kind_or_none():
+    assert [kind.shape for kind in pairs(3, 3).kinds] == [(2, 6), (2, 0)]
+    assert pairs(1, 1).order.shape == (1, 0)
