@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayesmol.wavefunctions.molecule import Molecule
-from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, pair_features, pairs
+from bayesmol.wavefunctions.pair_features import BETWEEN_ELECTRONS, NEAR_NUCLEI, PAIR_FEATURES, pair_features, pairs
 
 __all__ = ["Embedding", "scaled_normal"]
 
@@ -62,11 +62,11 @@ class Embedding:
 
     def __call__(self, parameters: dict[str, Any], r: Float[Array, "electrons 3"]) -> Float[Array, "electrons width"]:
         """Channels of each electron."""
-        near = pair_features(r[:, None] - self.positions)
+        near = pair_features(r[:, None] - self.positions, NEAR_NUCLEI)
         h = jnp.einsum("eif,ifw->ew", near, parameters["start"]["nuclei"]) + parameters["start"]["spin"][self.spins]
         if not self.pairs.order.size:
             return h + sum(jnp.tanh(h @ layer["own"] + layer["shift"]) for layer in parameters["layers"])
-        between = [pair_features(r[first] - r[second]) for first, second in self.pairs.kinds]
+        between = [pair_features(r[first] - r[second], BETWEEN_ELECTRONS) for first, second in self.pairs.kinds]
         for layer in parameters["layers"]:
             h = h + jnp.tanh(h @ layer["own"] + self._messages(layer, h, between) @ layer["message"] + layer["shift"])
         return h

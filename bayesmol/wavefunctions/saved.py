@@ -16,6 +16,7 @@ from bayesmol.wavefunctions.ansatz import Ansatz, Trial
 from bayesmol.wavefunctions.fermi_net import FermiNet
 from bayesmol.wavefunctions.history import History
 from bayesmol.wavefunctions.molecule import Molecule
+from bayesmol.wavefunctions.pair_features import BETWEEN_ELECTRONS, NEAR_NUCLEI
 from bayesmol.wavefunctions.pauli_net import PauliNet
 from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.reference import Reference
@@ -28,6 +29,7 @@ __all__ = ["ansatz_of", "arrays_of", "header_of", "trained_of", "trial_of"]
 _ANSAETZE: dict[str, type[Ansatz]] = {"PauliNet": PauliNet, "FermiNet": FermiNet}
 _ORBITALS = ("centres", "exponents", "coefficients")
 _DETERMINANTS = ("up", "down", "coefficients", "rms")
+_LENGTHS = [list(NEAR_NUCLEI), list(BETWEEN_ELECTRONS)]  # with others the same weights are another wavefunction
 
 
 def header_of(ansatz: Ansatz, trial: Trial, trained: Trained, seed: int) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def header_of(ansatz: Ansatz, trial: Trial, trained: Trained, seed: int) -> dict
     header = {
         "ansatz": {"kind": type(ansatz).__name__, **settings},
         "molecule": {"charge": molecule.charge, "spin": molecule.spin},
+        "lengths": _LENGTHS,
         "seed": seed,
         "reason": trained.reason,
         "seconds": trained.seconds,
@@ -68,7 +71,16 @@ def arrays_of(trial: Trial, trained: Trained) -> dict[str, Tensor]:
 
 
 def ansatz_of(header: dict[str, Any]) -> Ansatz:
-    """The specification, with default settings of training."""
+    """The specification, with default settings of training.
+
+    Raises
+    ------
+    FormatError
+        If it is of no known kind, or its features of distances are those of another version.
+    """
+    if header.get("lengths") != _LENGTHS:
+        remedy = "another version of bayesmol saved it: train it again, or load it there"
+        raise FormatError(expected("lengths", f"features of {_LENGTHS} bohr", header.get("lengths"), remedy))
     settings = dict(header["ansatz"])
     kind = settings.pop("kind")
     if kind not in _ANSAETZE:

@@ -9,7 +9,7 @@ import pytest
 
 from bayesmol.wavefunctions.embedding import Embedding
 from bayesmol.wavefunctions.molecule import Molecule
-from bayesmol.wavefunctions.pair_features import pair_features
+from bayesmol.wavefunctions.pair_features import BETWEEN_ELECTRONS, NEAR_NUCLEI, pair_features
 from bayesmol.wavefunctions.precision import double
 
 
@@ -31,14 +31,14 @@ def test_equivariance_and_dependence(lithium_hydride, places):
 def by_hand(network, weights, r, up):
     """Channels by the formula, one pair after the other."""
     count = len(r)
-    near = pair_features(r[:, None] - network.positions)
+    near = pair_features(r[:, None] - network.positions, NEAR_NUCLEI)
     h = np.einsum("eif,ifw->ew", near, weights["start"]["nuclei"])
     h += weights["start"]["spin"][(np.arange(count) >= up).astype(int)]
     for layer in weights["layers"]:
         message = np.zeros_like(h)
         for i, j in permutations(range(count), 2):
             kind = int((i < up) != (j < up))
-            features = np.asarray(pair_features(r[i] - r[j]))
+            features = np.asarray(pair_features(r[i] - r[j], BETWEEN_ELECTRONS))
             heard = (features @ layer["filter"][kind]) * (h[j] @ layer["sender"][kind]) + features @ layer["pair"][kind]
             message[i] += heard / np.sqrt(count - 1)
         h = h + np.tanh(h @ layer["own"] + message @ layer["message"] + layer["shift"])

@@ -4,15 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, pair_features, pairs
+from bayesmol.wavefunctions.pair_features import BETWEEN_ELECTRONS, PAIR_FEATURES, pair_features, pairs
 from bayesmol.wavefunctions.precision import double
+
+features = jax.jit(lambda apart: pair_features(apart, BETWEEN_ELECTRONS))
 
 
 def test_no_slope_at_coalescence_on_average_over_directions():
     direction = np.array([[0.6, 0.0, 0.8], [-0.6, 0.0, -0.8]])
     with double():
-        near = np.asarray(jax.jit(pair_features)(jnp.asarray(1e-6 * direction)))
-        there = np.asarray(jax.jit(pair_features)(jnp.zeros((2, 3))))
+        near = np.asarray(features(jnp.asarray(1e-6 * direction)))
+        there = np.asarray(features(jnp.zeros((2, 3))))
     slope = (near - there) / 1e-6
     assert slope.shape == (2, PAIR_FEATURES)
     assert np.abs(slope.mean(0)).max() < 1e-5
@@ -22,7 +24,7 @@ def test_no_slope_at_coalescence_on_average_over_directions():
 
 def test_second_derivatives_are_finite_at_coalescence():
     with double():
-        second = jax.jit(jax.hessian(lambda x: pair_features(x).sum()))(jnp.zeros(3))
+        second = jax.jit(jax.hessian(lambda x: features(x).sum()))(jnp.zeros(3))
     assert np.isfinite(second).all()
 
 

@@ -27,3 +27,5 @@ def test_foreign_entries_are_refused(helium):
         FittedWavefunction.from_state({**header, "ansatz": {"kind": "Other"}}, arrays)
     with pytest.raises(FormatError, match="shapes"):
         FittedWavefunction.from_state({**header, "ansatz": {**header["ansatz"], "width": 5}}, arrays)
+    with pytest.raises(FormatError, match="another version"):
+        FittedWavefunction.from_state({**header, "lengths": [[0.5, 1.5, 4.0]] * 2}, arrays)
