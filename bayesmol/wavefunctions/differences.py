@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
@@ -20,10 +19,11 @@ from bayesmol.inference.bridge import free_energy_difference
 from bayesmol.inference.random import integer_seed
 from bayesmol.posterior import Estimate
 from bayesmol.wavefunctions.batches import batched
+from bayesmol.wavefunctions.compilation import shared
 from bayesmol.wavefunctions.energy import Energy
 from bayesmol.wavefunctions.energy_checks import tail_index
 from bayesmol.wavefunctions.energy_errors import error_estimates
-from bayesmol.wavefunctions.local_energy import System, TrialFunction, local_energies
+from bayesmol.wavefunctions.local_energy import Nuclei, System, TrialFunction, local_energies
 from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.space_warp import SpaceWarp
 
@@ -269,20 +269,14 @@ def _looked(side: Sampled, r: Float[np.ndarray, "walkers draws electrons 3"]) ->
     """Local energies and log-densities of a wavefunction at walkers of the other."""
     with double():
         flat = jnp.asarray(r).reshape(-1, *r.shape[2:])
-        found = _look(side.log_psi, side.system)(side.parameters, flat)
+        found = shared(_look, side.log_psi, Nuclei.of(side.system))(side.parameters, flat)
         energy, log = (torch.from_numpy(np.array(part)).reshape(r.shape[:2]) for part in found)
     return energy, log
 
 
-@lru_cache(maxsize=16)
-def _look(log_psi: TrialFunction, system: System) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    energies = local_energies(log_psi, system)
+def _look(log_psi: TrialFunction, system: System, parameters: Any, r: jax.Array) -> tuple[jax.Array, jax.Array]:
     logs = batched(lambda parameters, r: log_psi(parameters, r).log)
-
-    def every(parameters: Any, r: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return energies(parameters, r).total, 2 * logs(parameters, r)
-
-    return jax.jit(every)
+    return local_energies(log_psi, system)(parameters, r).total, 2 * logs(parameters, r)
 
 
 def _check_electrons(first: System, second: System) -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from bayesmol.wavefunctions.molecule import Molecule
-from bayesmol.wavefunctions.pair_features import BETWEEN_ELECTRONS, NEAR_NUCLEI, PAIR_FEATURES, pair_features, pairs
+from bayesmol.wavefunctions.pair_features import (
+    BETWEEN_ELECTRONS,
+    NEAR_NUCLEI,
+    PAIR_FEATURES,
+    Pairs,
+    pair_features,
+    pairs,
+)
 
 __all__ = ["Embedding", "scaled_normal"]
 
@@ -19,6 +29,10 @@ def scaled_normal(source: np.random.Generator, *shape: int) -> Float[np.ndarray,
     return source.normal(size=shape) / np.sqrt(max(shape[-2], 1))
 
 
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["positions"], meta_fields=["electrons", "up", "width", "layers"]
+)
+@dataclass(frozen=True, eq=False)
 class Embedding:
     r"""Message passing over electrons, with the nuclei as fixed nodes.
 
@@ -29,16 +43,31 @@ class Embedding:
     F are smooth features of distances (:mod:`~bayesmol.wavefunctions.pair_features`); σ tells pairs of equal spins
     from others. Electrons of one spin are exchanged with their rows.
 
-    Parameters
+    Attributes
     ----------
+    positions
+        Of the nuclei, in bohr.
+    electrons, up
+        How many, and how many of them with spin up.
     width, layers
         Number of channels, and of rounds of messages.
     """
 
-    def __init__(self, molecule: Molecule, width: int, layers: int) -> None:
-        self.positions, self.width, self.layers = np.asarray(molecule.positions), width, layers
-        self.pairs = pairs(molecule.electrons, molecule.up)
-        self.spins = (np.arange(molecule.electrons) >= molecule.up).astype(int)
+    positions: Float[np.ndarray | Array, "nuclei 3"]
+    electrons: int
+    up: int
+    width: int
+    layers: int
+
+    @classmethod
+    def of(cls, molecule: Molecule, width: int, layers: int) -> Embedding:
+        """Of the electrons of a molecule."""
+        return cls(np.asarray(molecule.positions), molecule.electrons, molecule.up, width, layers)
+
+    @property
+    def pairs(self) -> Pairs:
+        """Who hears whom."""
+        return pairs(self.electrons, self.up)
 
     def parameters(self, source: np.random.Generator) -> dict[str, Any]:
         """Weights, drawn at random."""
@@ -62,9 +91,10 @@ class Embedding:
 
     def __call__(self, parameters: dict[str, Any], r: Float[Array, "electrons 3"]) -> Float[Array, "electrons width"]:
         """Channels of each electron."""
+        start, spins = parameters["start"], np.repeat([0, 1], [self.up, self.electrons - self.up])
         near = pair_features(r[:, None] - self.positions, NEAR_NUCLEI)
-        h = jnp.einsum("eif,ifw->ew", near, parameters["start"]["nuclei"]) + parameters["start"]["spin"][self.spins]
-        if not self.pairs.order.size:
+        h = jnp.einsum("eif,ifw->ew", near, start["nuclei"]) + start["spin"][spins]
+        if self.electrons == 1:
             return h + sum(jnp.tanh(h @ layer["own"] + layer["shift"]) for layer in parameters["layers"])
         between = [pair_features(r[first] - r[second], BETWEEN_ELECTRONS) for first, second in self.pairs.kinds]
         for layer in parameters["layers"]:
@@ -72,8 +102,9 @@ class Embedding:
         return h
 
     def _messages(self, layer: dict[str, Array], h: Array, between: list[Array]) -> Float[Array, "electrons width"]:
+        kinds, order = self.pairs
         heard = [
             (features @ layer["filter"][kind]) * (h @ layer["sender"][kind])[second] + features @ layer["pair"][kind]
-            for kind, (features, (_, second)) in enumerate(zip(between, self.pairs.kinds, strict=True))
+            for kind, (features, (_, second)) in enumerate(zip(between, kinds, strict=True))
         ]
-        return jnp.concatenate(heard)[self.pairs.order].sum(1) / np.sqrt(self.pairs.order.shape[1])
+        return jnp.concatenate(heard)[order].sum(1) / np.sqrt(self.electrons - 1)

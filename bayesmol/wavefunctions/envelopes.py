@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -11,6 +15,8 @@ from bayesmol.wavefunctions.molecule import Molecule
 __all__ = ["Envelopes"]
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["positions", "charges"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
 class Envelopes:
     r""":math:`\phi_\nu(r) = e^{-\sum_I Z_I r_I / (1 + r_I)} \sum_I \pi_{\nu I}\, e^{-\zeta_{\nu I} s(r_I)}`.
 
@@ -18,9 +24,13 @@ class Envelopes:
     :math:`\phi' = -Z \phi`, whatever π and ζ are, and :math:`\zeta > 0` makes the decay.
     """
 
-    def __init__(self, molecule: Molecule) -> None:
-        self.positions = np.asarray(molecule.positions)
-        self.charges = np.asarray(molecule.charges, dtype=float)
+    positions: Float[np.ndarray | Array, "nuclei 3"]
+    charges: Float[np.ndarray | Array, " nuclei"]
+
+    @classmethod
+    def of(cls, molecule: Molecule) -> Envelopes:
+        """About the nuclei of a molecule."""
+        return cls(np.asarray(molecule.positions), np.asarray(molecule.charges, dtype=float))
 
     def parameters(self, functions: int, source: np.random.Generator) -> dict[str, np.ndarray]:
         """Each function about one nucleus more than about the others, of random extent."""

@@ -11,8 +11,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayesmol.progress import progress
+from bayesmol.wavefunctions.compilation import shared
 from bayesmol.wavefunctions.energy import Energy
-from bayesmol.wavefunctions.local_energy import LocalEnergy, System, TrialFunction, checked, local_energies
+from bayesmol.wavefunctions.local_energy import (
+    LocalEnergy,
+    Nuclei,
+    System,
+    TrialFunction,
+    checked,
+    local_energies,
+)
 from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.walkers import MALA, Sampler, State
 
@@ -45,9 +53,7 @@ class Evaluation:
     ) -> None:
         self.sampler, self.moves = MALA() if sampler is None else sampler, moves
         self._log_psi = log_psi
-        self._move = self.sampler.move(log_psi, molecule)
-        self._energies = local_energies(log_psi, molecule)
-        self._block = jax.jit(self._measured)
+        self._block = shared(_measured, log_psi, Nuclei.of(molecule), self.sampler)
 
     def energy(
         self, parameters: Any, r: Float[Array | np.ndarray, "walkers electrons 3"], draws: int, *, seed: int
@@ -83,12 +89,22 @@ class Evaluation:
                 yield found
                 advance(min(_BLOCK, draws - k * _BLOCK))
 
-    def _measured(self, parameters: Any, state: State, key: Array, moves: int, adapt: bool) -> tuple[State, Measured]:
-        """A block of draws; burn-in is one of more moves in which the step adapts, to compile nothing else."""
 
-        def draw(state: State, key: Array) -> tuple[State, Measured]:
-            state = self._move(parameters, state, key, moves, adapt)
-            kept = Measured(self._energies(parameters, state.r), state.log, state.r, state.acceptance)
-            return state, kept
+def _measured(
+    log_psi: TrialFunction,
+    molecule: System,
+    sampler: Sampler,
+    parameters: Any,
+    state: State,
+    key: Array,
+    moves: int,
+    adapt: bool,
+) -> tuple[State, Measured]:
+    """A block of draws; burn-in is one of more moves in which the step adapts, to compile nothing else."""
+    move, energies = sampler.move(log_psi, molecule), local_energies(log_psi, molecule)
 
-        return jax.lax.scan(draw, state, jax.random.split(key, _BLOCK))
+    def draw(state: State, key: Array) -> tuple[State, Measured]:
+        state = move(parameters, state, key, moves, adapt)
+        return state, Measured(energies(parameters, state.r), state.log, state.r, state.acceptance)
+
+    return jax.lax.scan(draw, state, jax.random.split(key, _BLOCK))

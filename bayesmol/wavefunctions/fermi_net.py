@@ -57,10 +57,12 @@ class FermiNet(Ansatz):
     def assembled(self, molecule: Molecule, reference: Reference | None, *, seed: int) -> Trial:
         """Random orbitals."""
         count = self.functions * len(molecule.charges)
-        source, envelopes = np.random.default_rng(seed), Envelopes(molecule)
+        source, envelopes = np.random.default_rng(seed), Envelopes.of(molecule)
         sizes = (molecule.up, molecule.down)
         up, down = (scaled_normal(source, self.determinants, count, size) for size in sizes)
-        network = OrbitalNetwork(molecule, envelopes, (up, down), width=self.width, layers=self.layers, backflow=True)
+        network = OrbitalNetwork.of(
+            molecule, envelopes, (up, down), width=self.width, layers=self.layers, backflow=True
+        )
         start = np.ones(self.determinants) / self.determinants
         parameters = network.parameters(envelopes.parameters(count, source), start, source)
         # Functions alone are as many as envelopes; without backflow electrons of one nucleus would share them.

@@ -62,7 +62,7 @@ def hop(molecule: System) -> Propose | None:
     charges = np.asarray(molecule.charges, float)
     if not len(charges):
         return None
-    centres = jnp.asarray(np.repeat(molecule.positions, 2, 0))
+    centres = jnp.repeat(jnp.asarray(molecule.positions), 2, 0)
     exponents = jnp.asarray(np.stack([charges, np.full_like(charges, _VALENCE)], 1).ravel())
     chances = np.repeat(charges / (2 * charges.sum()), 2)
     steps, constants = jnp.asarray(np.cumsum(chances)), jnp.asarray(np.log(chances / math.pi)) + 3 * jnp.log(exponents)

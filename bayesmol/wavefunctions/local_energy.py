@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -13,10 +14,11 @@ from jaxtyping import Array, Float
 
 from bayesmol.errors import ConvergenceError, expected
 from bayesmol.wavefunctions.batches import batched, laplacian_chunk
+from bayesmol.wavefunctions.compilation import shared
 from bayesmol.wavefunctions.log_psi import LogPsi
 from bayesmol.wavefunctions.precision import double
 
-__all__ = ["LocalEnergy", "System", "checked", "kinetic", "local_energies", "potential"]
+__all__ = ["LocalEnergy", "Nuclei", "System", "checked", "kinetic", "local_energies", "potential"]
 
 TrialFunction = Callable[[Any, Array], LogPsi]
 _STEP, _PATTERN = 1e-4, np.array([1.0, -8, 8, -1]) / 12  # bohr; five-point formula at −2, −1, 1, 2 steps
@@ -45,6 +47,30 @@ class System(Protocol):
 
     @property
     def down(self) -> int: ...
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["positions", "nuclear_repulsion"],
+    meta_fields=["charges", "up", "down"],
+)
+@dataclass(frozen=True)
+class Nuclei:
+    """A molecule as compiled functions take it: numbers that differ between geometries are arrays of a tree."""
+
+    positions: Float[Array | np.ndarray, "nuclei 3"]
+    nuclear_repulsion: Float[Array | np.ndarray, ""]
+    charges: tuple[int, ...]
+    up: int
+    down: int
+
+    @classmethod
+    def of(cls, system: System) -> System:
+        """The nuclei of a system, or itself where it has more."""
+        if hasattr(system, "external"):
+            return system
+        charges = tuple(int(charge) for charge in system.charges)
+        return cls(np.asarray(system.positions), np.asarray(system.nuclear_repulsion), charges, system.up, system.down)
 
 
 class LocalEnergy(NamedTuple):
@@ -144,7 +170,7 @@ def checked(
         walkers = jnp.asarray(walkers)
         rows = np.unique(np.linspace(0, len(walkers) - 1, walkers_checked).astype(int))
         found = jax.tree.map(np.asarray, energies(parameters, walkers))
-        wanted = _by_differences(log_psi)
+        wanted = shared(_by_differences, log_psi)
         for row in rows:
             laplacian, gradient = (float(part) for part in wanted(parameters, walkers[row].astype(jnp.float64)))
             got = (float(found.kinetic_laplacian[row]), float(found.kinetic_gradient[row]))
@@ -161,19 +187,14 @@ def checked(
                 )
 
 
-@lru_cache(maxsize=16)
-def _by_differences(log_psi: TrialFunction) -> Callable[[Any, Array], tuple[Array, Array]]:
+def _by_differences(log_psi: TrialFunction, parameters: Any, r: Array) -> tuple[Array, Array]:
     """T_P from five-point differences of the gradient of one walker, T_F from those of ln|ψ|."""
+    flat, unit = r.ravel(), jnp.eye(r.size, dtype=r.dtype)
+    value = jax.value_and_grad(lambda x: log_psi(parameters, x.reshape(r.shape)).log)
 
-    def single(parameters: Any, r: Array) -> tuple[Array, Array]:
-        flat, unit = r.ravel(), jnp.eye(r.size, dtype=r.dtype)
-        value = jax.value_and_grad(lambda x: log_psi(parameters, x.reshape(r.shape)).log)
+    def derivatives(i: Array) -> tuple[Array, Array]:
+        values, slopes = jax.lax.map(lambda step: value(flat + step * unit[i]), _STEP * np.array([-2.0, -1, 1, 2]))
+        return _PATTERN @ values / _STEP, _PATTERN @ slopes[:, i] / _STEP
 
-        def derivatives(i: Array) -> tuple[Array, Array]:
-            values, slopes = jax.lax.map(lambda step: value(flat + step * unit[i]), _STEP * np.array([-2.0, -1, 1, 2]))
-            return _PATTERN @ values / _STEP, _PATTERN @ slopes[:, i] / _STEP
-
-        slope, second = jax.lax.map(derivatives, jnp.arange(r.size))
-        return -jnp.sum(second) / 4, jnp.sum(slope**2) / 2
-
-    return jax.jit(single)
+    slope, second = jax.lax.map(derivatives, jnp.arange(r.size))
+    return -jnp.sum(second) / 4, jnp.sum(slope**2) / 2

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -22,6 +25,8 @@ _SCALE = 0.1  # of the backflow: its many weights would otherwise fit the noise 
 Basis = Callable[[Any, Float[Array, "electrons 3"]], Float[Array, "electrons functions"]]
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["embedding", "basis", "mixing"], meta_fields=["backflow"])
+@dataclass(frozen=True, eq=False)
 class OrbitalNetwork:
     r"""The wavefunction
 
@@ -34,18 +39,26 @@ class OrbitalNetwork:
     that has the cusps between electrons, and :math:`J = \sum_i k \cdot \tanh(h_i K)`. The channels are smooth, so all
     cusps stay exact, and where W, k are zero it is the determinant of the reference with γ.
 
-    Parameters
+    Attributes
     ----------
+    embedding
+        h.
     basis
         φ, a function of its own parameters and of all electrons.
     mixing
-        M of up and down electrons, axes (determinants, functions, electrons of the spin).
+        M of up and down electrons at the start, axes (determinants, functions, electrons of the spin).
     backflow
         Whether W is there.
     """
 
-    def __init__(
-        self,
+    embedding: Embedding
+    basis: Basis
+    mixing: tuple[np.ndarray, np.ndarray]
+    backflow: bool
+
+    @classmethod
+    def of(
+        cls,
         molecule: Molecule,
         basis: Basis,
         mixing: tuple[np.ndarray, np.ndarray],
@@ -53,23 +66,28 @@ class OrbitalNetwork:
         width: int,
         layers: int,
         backflow: bool,
-    ) -> None:
-        self.up, self.basis, self.backflow = molecule.up, basis, backflow
-        self.embedding = Embedding(molecule, width, layers)
-        self.mixing, self.width = mixing, width
+    ) -> OrbitalNetwork:
+        """With an embedding of the electrons of a molecule."""
+        return cls(Embedding.of(molecule, width, layers), basis, mixing, backflow)
+
+    @property
+    def up(self) -> int:
+        """Number of electrons with spin up."""
+        return self.embedding.up
 
     def parameters(self, basis: Any, coefficients: np.ndarray, source: np.random.Generator) -> dict[str, Any]:
         """Weights with which the wavefunction is that of the orbitals alone, but for the factor γ."""
+        width = self.embedding.width
         found = {
             "basis": basis,
             "coefficients": np.asarray(coefficients, dtype=float),
             "mixing": [np.asarray(one) for one in self.mixing],
             "embedding": self.embedding.parameters(source),
-            "jastrow": {"in": scaled_normal(source, self.width, self.width), "out": np.zeros(self.width)},
+            "jastrow": {"in": scaled_normal(source, width, width), "out": np.zeros(width)},
             "cusps": np.zeros(2),
         }
         if self.backflow:
-            channels = scaled_normal(source, self.width, _CHANNELS)
+            channels = scaled_normal(source, width, _CHANNELS)
             found["backflow"] = {"in": channels, "out": [np.zeros((_CHANNELS, *one.shape)) for one in self.mixing]}
         return found
 

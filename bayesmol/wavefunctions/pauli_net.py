@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,6 +13,7 @@ from bayesmol.errors import DataError, expected
 from bayesmol.wavefunctions.ansatz import Ansatz, Trial
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.orbital_network import OrbitalNetwork
+from bayesmol.wavefunctions.slater_orbitals import SlaterOrbitals
 from bayesmol.wavefunctions.training import Training
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class PauliNet(Ansatz):
         kept = _kept(reference, self.virtuals)
         mixing = _chosen(reference.up, kept), _chosen(reference.down, kept)
         orbitals = replace(reference.orbitals, coefficients=np.asarray(reference.orbitals.coefficients)[:, kept])
-        network = OrbitalNetwork(
+        network = OrbitalNetwork.of(
             molecule, _Fixed(orbitals), mixing, width=self.width, layers=self.layers, backflow=self.backflow
         )
         parameters = network.parameters({}, reference.coefficients, np.random.default_rng(seed))
@@ -99,11 +101,12 @@ def _chosen(orbitals: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.asarray(orbitals, dtype=int)[..., None] == kept, 1, 2).astype(float)
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["orbitals"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
 class _Fixed:
     """Orbitals without parameters of their own."""
 
-    def __init__(self, orbitals: Any) -> None:
-        self.orbitals = orbitals
+    orbitals: SlaterOrbitals
 
     def __call__(self, parameters: Any, r: Any) -> Any:
         return jax.vmap(self.orbitals)(r)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from bayesmol.wavefunctions.batches import batched
-from bayesmol.wavefunctions.local_energy import System, TrialFunction, local_energies
+from bayesmol.wavefunctions.compilation import shared
+from bayesmol.wavefunctions.local_energy import Nuclei, System, TrialFunction, local_energies
 from bayesmol.wavefunctions.optimise import Optimiser, clipped
 from bayesmol.wavefunctions.walkers import Sampler, State, refreshed
 
@@ -36,7 +36,6 @@ class Learning(NamedTuple):
     walkers: State
 
 
-@lru_cache(maxsize=16)
 def compiled(
     log_psi: TrialFunction, molecule: System, sampler: Sampler, optimiser: Optimiser, clip: float, oldest: int
 ) -> tuple[Callable, Callable]:
@@ -46,28 +45,48 @@ def compiled(
     ``(now, key, rate, memory) -> (now, seen)``, where ``seen`` holds mean and variance of the local energies, shares
     of accepted moves and of clipped energies, copied walkers, and whether the step was taken.
     """
-    move, energies = sampler.move(log_psi, molecule), local_energies(log_psi, molecule)
+    system = Nuclei.of(molecule)
+    return shared(_walk, log_psi, system, sampler), shared(_learn, log_psi, system, optimiser, clip, oldest)
 
-    def walk(parameters: Any, walkers: State, key: Array, moves: int, adapt: bool) -> State:
-        return move(parameters, refreshed(log_psi, parameters, walkers), key, moves, adapt)
 
-    def learn(now: Learning, key: Array, rate: float, memory: float) -> tuple[Learning, Array]:
-        vector, tree = ravel_pytree(now.parameters)
-        score = batched(jax.grad(lambda flat, r: log_psi(tree(flat), r).log))
-        energy = energies(now.parameters, now.walkers.r).total
-        scores = score(vector, now.walkers.r)
-        cut = clipped(energy, clip)
-        moved, state = optimiser.update(scores, cut.energies, vector, now.optimiser, rate)
-        taken = jnp.isfinite(moved).all() & jnp.isfinite(energy).all()
-        parameters, state = jax.tree.map(
-            lambda new, old: jnp.where(taken, new, old), (tree(moved), state), (now.parameters, now.optimiser)
-        )
-        average = jax.tree.map(lambda a, p: jnp.where(taken, a + (p - a) / (1 + memory), a), now.average, parameters)
-        walkers, copies = redrawn(now.walkers, energy, oldest, key)
-        seen = (jnp.mean(energy), jnp.var(energy), now.walkers.acceptance, cut.share, copies, taken)
-        return Learning(parameters, average, state, walkers), jnp.stack([jnp.asarray(x, energy.dtype) for x in seen])
+def _walk(
+    log_psi: TrialFunction,
+    molecule: System,
+    sampler: Sampler,
+    parameters: Any,
+    walkers: State,
+    key: Array,
+    moves: int,
+    adapt: bool,
+) -> State:
+    return sampler.move(log_psi, molecule)(parameters, refreshed(log_psi, parameters, walkers), key, moves, adapt)
 
-    return jax.jit(walk), jax.jit(learn)
+
+def _learn(
+    log_psi: TrialFunction,
+    molecule: System,
+    optimiser: Optimiser,
+    clip: float,
+    oldest: int,
+    now: Learning,
+    key: Array,
+    rate: float,
+    memory: float,
+) -> tuple[Learning, Array]:
+    vector, tree = ravel_pytree(now.parameters)
+    score = batched(jax.grad(lambda flat, r: log_psi(tree(flat), r).log))
+    energy = local_energies(log_psi, molecule)(now.parameters, now.walkers.r).total
+    scores = score(vector, now.walkers.r)
+    cut = clipped(energy, clip)
+    moved, state = optimiser.update(scores, cut.energies, vector, now.optimiser, rate)
+    taken = jnp.isfinite(moved).all() & jnp.isfinite(energy).all()
+    parameters, state = jax.tree.map(
+        lambda new, old: jnp.where(taken, new, old), (tree(moved), state), (now.parameters, now.optimiser)
+    )
+    average = jax.tree.map(lambda a, p: jnp.where(taken, a + (p - a) / (1 + memory), a), now.average, parameters)
+    walkers, copies = redrawn(now.walkers, energy, oldest, key)
+    seen = (jnp.mean(energy), jnp.var(energy), now.walkers.acceptance, cut.share, copies, taken)
+    return Learning(parameters, average, state, walkers), jnp.stack([jnp.asarray(x, energy.dtype) for x in seen])
 
 
 def redrawn(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from bayesmol.errors import DataError, expected
 from bayesmol.wavefunctions.batches import batched
+from bayesmol.wavefunctions.compilation import shared
 from bayesmol.wavefunctions.hops import sometimes
 from bayesmol.wavefunctions.local_energy import System, TrialFunction
 from bayesmol.wavefunctions.starting import start
@@ -97,7 +97,7 @@ class MALA:
 
     def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
         """State of walkers at ``r``."""
-        return _initial(_log_and_drift(log_psi), parameters, r, self.step)
+        return _initial(shared(_log_and_drift, log_psi), parameters, r, self.step)
 
     def move(self, log_psi: TrialFunction, molecule: System) -> Move:
         """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
@@ -110,7 +110,7 @@ class MALA:
             back = state.r - self._centre(r, drift, state.step)
             return jnp.sum(forth**2 - back**2, (1, 2)) / (2 * state.step)
 
-        return _moves(_once(_log_and_drift(log_psi), propose, log_ratio, molecule, self.hops), self.target)
+        return _moves(_once(shared(_log_and_drift, log_psi), propose, log_ratio, molecule, self.hops), self.target)
 
     def _centre(self, r: Array, drift: Array, step: Array) -> Array:
         return r + self._limited(drift, step) * step
@@ -148,7 +148,7 @@ class Metropolis:
 
     def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
         """State of walkers at ``r``."""
-        return _initial(_log_alone(log_psi), parameters, r, self.step)
+        return _initial(shared(_log_alone, log_psi), parameters, r, self.step)
 
     def move(self, log_psi: TrialFunction, molecule: System) -> Move:
         """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
@@ -159,12 +159,12 @@ class Metropolis:
         def log_ratio(state: State, r: Array, drift: Array) -> Array:
             return jnp.zeros_like(state.log)
 
-        return _moves(_once(_log_alone(log_psi), propose, log_ratio, molecule, self.hops), self.target)
+        return _moves(_once(shared(_log_alone, log_psi), propose, log_ratio, molecule, self.hops), self.target)
 
 
 def refreshed(log_psi: TrialFunction, parameters: Any, state: State) -> State:
     """The same walkers after the parameters have changed: ln|ψ|, and the drift where one is used, anew."""
-    evaluate = _log_and_drift(log_psi)
+    evaluate = shared(_log_and_drift, log_psi)
     log, drift = evaluate(parameters, state.r)
     return state._replace(log=log, drift=drift)
 
@@ -178,17 +178,12 @@ def _check(step: float, target: float, hops: float) -> None:
         raise DataError(expected("hops", "a share from 0 to below 1", hops))
 
 
-@lru_cache(maxsize=16)
-def _log_and_drift(log_psi: TrialFunction) -> Callable:
-    """Compiled also where the caller does not compile: one by one, its operations would take seconds."""
-    single = batched(jax.value_and_grad(lambda parameters, r: log_psi(parameters, r).log, 1))
-    return jax.jit(single)
+def _log_and_drift(log_psi: TrialFunction, parameters: Any, r: Array) -> tuple[Array, Array]:
+    return batched(jax.value_and_grad(lambda parameters, r: log_psi(parameters, r).log, 1))(parameters, r)
 
 
-@lru_cache(maxsize=16)
-def _log_alone(log_psi: TrialFunction) -> Callable:
-    single = batched(lambda parameters, r: log_psi(parameters, r).log)
-    return jax.jit(lambda parameters, r: (single(parameters, r), jnp.zeros_like(r)))
+def _log_alone(log_psi: TrialFunction, parameters: Any, r: Array) -> tuple[Array, Array]:
+    return batched(lambda parameters, r: log_psi(parameters, r).log)(parameters, r), jnp.zeros_like(r)
 
 
 def _initial(evaluate: Callable, parameters: Any, r: Array, step: float) -> State:

@@ -15,7 +15,7 @@ from bayesmol.wavefunctions.precision import double
 
 def test_equivariance_and_dependence(lithium_hydride, places):
     with double():
-        network = Embedding(lithium_hydride, 5, 2)
+        network = Embedding.of(lithium_hydride, 5, 2)
         weights = network.parameters(np.random.default_rng(0))
         channels = jax.jit(lambda r: network(weights, r))
         r = places[0]
@@ -49,7 +49,7 @@ def by_hand(network, weights, r, up):
 def test_messages_by_hand(spin, places):
     molecule = Molecule(np.array([3, 1]), np.array([[0, 0, 0], [0, 0, 3.0]]), spin=spin)
     with double():
-        network = Embedding(molecule, 5, 2)
+        network = Embedding.of(molecule, 5, 2)
         weights = network.parameters(np.random.default_rng(0))
         found = jax.jit(lambda r: network(weights, r))(places[0])
         np.testing.assert_allclose(found, by_hand(network, weights, np.asarray(places[0]), molecule.up), atol=1e-12)
@@ -57,7 +57,7 @@ def test_messages_by_hand(spin, places):
 
 def test_a_single_electron():
     with double():
-        network = Embedding(Molecule.named("H"), 4, 2)
+        network = Embedding.of(Molecule.named("H"), 4, 2)
         h = jax.jit(network.__call__)(network.parameters(np.random.default_rng(0)), jnp.ones((1, 3)))
     assert h.shape == (1, 4)
     assert np.isfinite(h).all()

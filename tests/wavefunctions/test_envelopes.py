@@ -8,7 +8,7 @@ from bayesmol.wavefunctions.precision import double
 
 
 def test_envelopes_decay_and_have_the_cusp(lithium_hydride):
-    envelopes = Envelopes(lithium_hydride)
+    envelopes = Envelopes.of(lithium_hydride)
     near = np.asarray(lithium_hydride.positions)[0]
     with double():
         weights = envelopes.parameters(4, np.random.default_rng(0))

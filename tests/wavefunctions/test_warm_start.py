@@ -24,7 +24,7 @@ def fixed(distance, coefficients, mixing):
     """Two electrons in given combinations of a Slater function on each nucleus."""
     molecule = hydrogen(distance)
     orbitals = SlaterOrbitals(molecule.positions, np.ones(2), np.asarray(coefficients), ((0, 0, 0),) * 2)
-    network = OrbitalNetwork(molecule, _Fixed(orbitals), (mixing, mixing), width=4, layers=1, backflow=True)
+    network = OrbitalNetwork.of(molecule, _Fixed(orbitals), (mixing, mixing), width=4, layers=1, backflow=True)
     parameters = network.parameters({}, np.ones(1), np.random.default_rng(0))
     return Trial(molecule, network, parameters)
 
