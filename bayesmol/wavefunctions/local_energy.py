@@ -52,15 +52,15 @@ class System(Protocol):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["positions", "nuclear_repulsion"],
-    meta_fields=["charges", "up", "down"],
+    meta_fields=["numbers", "up", "down"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Nuclei:
-    """A molecule as compiled functions take it: numbers that differ between geometries are arrays of a tree."""
+    """A molecule as compiled functions take it: positions and repulsion are arrays, of NumPy or JAX, of a tree."""
 
-    positions: Float[Array | np.ndarray, "nuclei 3"]
-    nuclear_repulsion: Float[Array | np.ndarray, ""]
-    charges: tuple[int, ...]
+    positions: Any
+    nuclear_repulsion: Any
+    numbers: tuple[int, ...]
     up: int
     down: int
 
@@ -69,8 +69,13 @@ class Nuclei:
         """The nuclei of a system, or itself where it has more."""
         if hasattr(system, "external"):
             return system
-        charges = tuple(int(charge) for charge in system.charges)
-        return cls(np.asarray(system.positions), np.asarray(system.nuclear_repulsion), charges, system.up, system.down)
+        numbers = tuple(int(charge) for charge in system.charges)
+        return cls(np.asarray(system.positions), np.asarray(system.nuclear_repulsion), numbers, system.up, system.down)
+
+    @property
+    def charges(self) -> np.ndarray:
+        """Atomic numbers."""
+        return np.array(self.numbers)
 
 
 class LocalEnergy(NamedTuple):

@@ -48,6 +48,6 @@ def pairs(electrons: int, up: int) -> Pairs:
     """All ordered pairs of electrons, of which the first ``up`` have the one spin."""
     first, second = np.nonzero(~np.eye(electrons, dtype=bool))
     equal = (first < up) == (second < up)
-    kinds = tuple(np.stack([first[kind], second[kind]]) for kind in (equal, ~equal))
-    order = np.argsort(np.concatenate([one[0] for one in kinds]), kind="stable")
-    return Pairs(kinds, order.reshape(electrons, max(electrons - 1, 0)))
+    kinds = np.stack([first, second])[:, equal], np.stack([first, second])[:, ~equal]
+    order = np.argsort(np.concatenate(kinds, 1)[0], kind="stable")
+    return Pairs(kinds, order.reshape(electrons, electrons - 1))
