@@ -151,7 +151,7 @@ def _plain(case: Case, sampler: Sampler, places: Any, sizes: tuple[int, int, int
     repeats, walkers, draws = sizes
     run = _walk(case, sampler, draws)
     with double():
-        state = sampler.initial(case.log_psi, case.parameters, jnp.asarray(places))
+        state = sampler.initial(jnp.asarray(places))
         found, log, acceptance = jax.tree.map(np.asarray, run(case.parameters, state, jax.random.key(seed)))
     for k in range(repeats):
         group = slice(k * walkers, (k + 1) * walkers)
@@ -167,6 +167,7 @@ def _walk(case: Case, sampler: Sampler, draws: int) -> Callable[..., Any]:
             state = move(parameters, state, key, MOVES)
             return state, (energies(parameters, state.r), state.log, state.acceptance)
 
+        state = move(parameters, state, key, 0, stale=True)
         return jax.lax.scan(draw, state, jax.random.split(key, draws))[1]
 
     return jax.jit(run)

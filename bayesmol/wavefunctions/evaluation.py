@@ -77,14 +77,14 @@ class Evaluation:
         with double():
             parameters, start = jax.tree.map(jnp.asarray, (parameters, r))
             first, key = jax.random.split(jax.random.key(seed))
-            state = self.sampler.initial(self._log_psi, parameters, start)
-            state, found = self._block(parameters, state, first, _BURN_IN // _BLOCK, True)
+            state = self.sampler.initial(start)
+            state, found = self._block(parameters, state, first, _BURN_IN // _BLOCK, True, True)
             last = jax.tree.map(lambda part: part[-1], found)
             checked(lambda *_: last.energy, self._log_psi, parameters, last.r)
         with progress("sampling the wavefunction", draws) as advance:
             for k in range(-(-draws // _BLOCK)):
                 with double():
-                    state, found = self._block(parameters, state, jax.random.fold_in(key, k), self.moves, False)
+                    state, found = self._block(parameters, state, jax.random.fold_in(key, k), self.moves, False, False)
                     found = jax.tree.map(np.asarray, found)
                 yield found
                 advance(min(_BLOCK, draws - k * _BLOCK))
@@ -99,12 +99,13 @@ def _measured(
     key: Array,
     moves: int,
     adapt: bool,
+    stale: bool,
 ) -> tuple[State, Measured]:
     """A block of draws; burn-in is one of more moves in which the step adapts, to compile nothing else."""
     move, energies = sampler.move(log_psi, molecule), local_energies(log_psi, molecule)
 
     def draw(state: State, key: Array) -> tuple[State, Measured]:
-        state = move(parameters, state, key, moves, adapt)
+        state = move(parameters, state, key, moves, adapt, stale)
         return state, Measured(energies(parameters, state.r), state.log, state.r, state.acceptance)
 
     return jax.lax.scan(draw, state, jax.random.split(key, _BLOCK))

@@ -190,7 +190,7 @@ class _Loop:
         self.kept: dict[int, np.ndarray] = {}
         self.stride = 1
         r = start(molecule, settings.walkers, seed=seed)
-        walkers = settings.sampler.initial(trial.log_psi, self.first, r)
+        walkers = settings.sampler.initial(r)
         vector = ravel_pytree(self.first)[0]
         self.now = Learning(self.first, self.first, settings.optimiser.initial(vector), walkers)
 

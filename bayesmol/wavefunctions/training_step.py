@@ -14,7 +14,7 @@ from bayesmol.wavefunctions.batches import batched
 from bayesmol.wavefunctions.compilation import shared
 from bayesmol.wavefunctions.local_energy import Nuclei, System, TrialFunction, local_energies
 from bayesmol.wavefunctions.optimise import Optimiser, clipped
-from bayesmol.wavefunctions.walkers import Sampler, State, refreshed
+from bayesmol.wavefunctions.walkers import Sampler, State
 
 __all__ = ["Learning", "compiled", "redrawn"]
 
@@ -59,7 +59,7 @@ def _walk(
     moves: int,
     adapt: bool,
 ) -> State:
-    return sampler.move(log_psi, molecule)(parameters, refreshed(log_psi, parameters, walkers), key, moves, adapt)
+    return sampler.move(log_psi, molecule)(parameters, walkers, key, moves, adapt, stale=True)
 
 
 def _learn(

@@ -17,7 +17,7 @@ from bayesmol.wavefunctions.hops import sometimes
 from bayesmol.wavefunctions.local_energy import System, TrialFunction
 from bayesmol.wavefunctions.starting import start
 
-__all__ = ["MALA", "Metropolis", "Sampler", "State", "refreshed", "start"]
+__all__ = ["MALA", "Metropolis", "Sampler", "State", "start"]
 
 _GAIN = 0.1  # of the step's logarithm per move and unit of acceptance
 
@@ -56,11 +56,14 @@ class Sampler(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
-        """State of walkers at ``r``."""
+    def initial(self, r: Float[Array, "walkers electrons 3"]) -> State:
+        """State of walkers at ``r``, where nobody has looked yet: the next move must know that it is stale."""
 
     def move(self, log_psi: TrialFunction, molecule: System) -> Move:
-        """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
+        """Function ``(parameters, state, key, steps, adapt=False, stale=False)`` that moves the walkers.
+
+        Where the state is stale, initial or of other parameters, it looks at ln|ψ| and the drift before the moves.
+        """
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,12 @@ class MALA:
     def __post_init__(self) -> None:
         _check(self.step, self.target, self.hops)
 
-    def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
-        """State of walkers at ``r``."""
-        return _initial(shared(_log_and_drift, log_psi), parameters, r, self.step)
+    def initial(self, r: Float[Array, "walkers electrons 3"]) -> State:
+        """State of walkers at ``r``, where nobody has looked yet: the next move must know that it is stale."""
+        return _initial(r, self.step)
 
     def move(self, log_psi: TrialFunction, molecule: System) -> Move:
-        """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
+        """Function ``(parameters, state, key, steps, adapt=False, stale=False)`` that moves the walkers."""
 
         def propose(state: State, noise: Array) -> Array:
             return self._centre(state.r, state.drift, state.step) + jnp.sqrt(state.step) * noise
@@ -146,12 +149,12 @@ class Metropolis:
     def __post_init__(self) -> None:
         _check(self.step, self.target, self.hops)
 
-    def initial(self, log_psi: TrialFunction, parameters: Any, r: Float[Array, "walkers electrons 3"]) -> State:
-        """State of walkers at ``r``."""
-        return _initial(shared(_log_alone, log_psi), parameters, r, self.step)
+    def initial(self, r: Float[Array, "walkers electrons 3"]) -> State:
+        """State of walkers at ``r``, where nobody has looked yet: the next move must know that it is stale."""
+        return _initial(r, self.step)
 
     def move(self, log_psi: TrialFunction, molecule: System) -> Move:
-        """Function ``(parameters, state, key, steps, adapt=False)`` that moves the walkers."""
+        """Function ``(parameters, state, key, steps, adapt=False, stale=False)`` that moves the walkers."""
 
         def propose(state: State, noise: Array) -> Array:
             return state.r + jnp.sqrt(state.step) * noise
@@ -160,13 +163,6 @@ class Metropolis:
             return jnp.zeros_like(state.log)
 
         return _moves(_once(shared(_log_alone, log_psi), propose, log_ratio, molecule, self.hops), self.target)
-
-
-def refreshed(log_psi: TrialFunction, parameters: Any, state: State) -> State:
-    """The same walkers after the parameters have changed: ln|ψ|, and the drift where one is used, anew."""
-    evaluate = shared(_log_and_drift, log_psi)
-    log, drift = evaluate(parameters, state.r)
-    return state._replace(log=log, drift=drift)
 
 
 def _check(step: float, target: float, hops: float) -> None:
@@ -186,53 +182,68 @@ def _log_alone(log_psi: TrialFunction, parameters: Any, r: Array) -> tuple[Array
     return batched(lambda parameters, r: log_psi(parameters, r).log)(parameters, r), jnp.zeros_like(r)
 
 
-def _initial(evaluate: Callable, parameters: Any, r: Array, step: float) -> State:
+def _initial(r: Array, step: float) -> State:
     r = jnp.asarray(r)
-    log, drift = evaluate(parameters, r)
-    return State(r, log, drift, jnp.asarray(step, r.dtype), jnp.ones((), r.dtype), jnp.zeros(len(r), jnp.int32))
+    unknown = jnp.full(len(r), jnp.nan, r.dtype)  # used all the same, it would let nobody move
+    age = jnp.zeros(len(r), jnp.int32)
+    return State(r, unknown, jnp.zeros_like(r), jnp.asarray(step, r.dtype), jnp.ones((), r.dtype), age)
 
 
 def _once(
     evaluate: Callable, propose: Callable, log_ratio: Callable, molecule: System, hops: float
-) -> Callable[[Any, State, Array], tuple[State, Array]]:
-    """One move of every walker, or by chance a hop: a mixture of reversible moves; and the share of accepted moves."""
+) -> Callable[[Any, State, Array, Array], tuple[State, Array]]:
+    """One move of every walker, or by chance a hop: a mixture of reversible moves; and the share of accepted moves.
+
+    To look is to move to the same place. A separate function for it would have to be compiled, too.
+    """
     proposed, more = sometimes(molecule, hops)
 
-    def once(parameters: Any, state: State, key: Array) -> tuple[State, Array]:
+    def once(parameters: Any, state: State, key: Array, look: Array) -> tuple[State, Array]:
         # One call for all random numbers, half as long to compile: −(z₁² + z₂²)/2 is the logarithm of a uniform number.
         size = state.r[0].size
         normals = jax.random.normal(key, (len(state.r), size + 2 + more), state.r.dtype)
         threshold, noise = -jnp.sum(normals[:, :2] ** 2, 1) / 2, normals[:, 2 : 2 + size].reshape(state.r.shape)
         r, hopping, hop_ratio = proposed(state.r, propose(state, noise), normals[:, 2 + size :])
+        r = jnp.where(look, state.r, r)
         log, drift = evaluate(parameters, r)
         ratio = jnp.where(hopping, hop_ratio, log_ratio(state, r, drift))
         # A comparison with NaN is false: a proposal without a value is rejected.
-        accept = (threshold < 2 * (log - state.log) + ratio) & jnp.all(jnp.isfinite(drift), (1, 2))
+        accept = (threshold < 2 * (log - state.log) + ratio) & jnp.all(jnp.isfinite(drift), (1, 2)) | look
         old = (state.r, state.log, state.drift)
         wide = accept[:, None, None]
         r, log, drift = (
             jnp.where(accept if new.ndim == 1 else wide, new, kept)
             for new, kept in zip((r, log, drift), old, strict=True)
         )
-        age = jnp.where(accept, 0, state.age + 1)
+        age = jnp.where(look, state.age, jnp.where(accept, 0, state.age + 1))
         share = jnp.sum(accept & ~hopping) / jnp.maximum(jnp.sum(~hopping), 1)
         return state._replace(r=r, log=log, drift=drift, age=age), share.astype(log.dtype)
 
     return once
 
 
-def _moves(once: Callable[[Any, State, Array], tuple[State, Array]], target: float) -> Move:
+def _moves(once: Callable[[Any, State, Array, Array], tuple[State, Array]], target: float) -> Move:
     """Moves again and again; their number and the adaptation of the step are no constants of the compilation."""
 
-    def move(parameters: Any, state: State, key: Array, steps: int | Array, adapt: bool | Array = False) -> State:
+    def move(
+        parameters: Any,
+        state: State,
+        key: Array,
+        steps: int | Array,
+        adapt: bool | Array = False,
+        stale: bool | Array = False,
+    ) -> State:
         gain = jnp.where(adapt, _GAIN, 0.0).astype(state.log.dtype)
 
         def body(i: Array, carried: tuple[State, Array]) -> tuple[State, Array]:
             current, total = carried
-            moved, share = once(parameters, current, jax.random.fold_in(key, i))
-            return moved._replace(step=moved.step * jnp.exp(gain * (share - target))), total + share
+            look = i < 0
+            moved, share = once(parameters, current, jax.random.fold_in(key, i), look)
+            step = jnp.where(look, moved.step, moved.step * jnp.exp(gain * (share - target)))
+            return moved._replace(step=step), total + jnp.where(look, 0.0, share)
 
-        moved, total = jax.lax.fori_loop(0, steps, body, (state, jnp.zeros((), state.log.dtype)))
+        first = -jnp.asarray(stale, jnp.int32)
+        moved, total = jax.lax.fori_loop(first, steps, body, (state, jnp.zeros((), state.log.dtype)))
         return moved._replace(acceptance=total / jnp.maximum(steps, 1))
 
     return move

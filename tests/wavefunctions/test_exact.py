@@ -34,7 +34,7 @@ def sampled(state, *, draws, walkers=256, seed=0, moves=10):
 
         def whole(r, key):
             burn, key = jax.random.split(key)
-            now = move((), sampler.initial(state.log_psi, (), r), burn, 300, True)
+            now = move((), sampler.initial(r), burn, 300, True, True)
             return jax.lax.scan(draw, now, jax.random.split(key, draws))[1]
 
         found = jax.jit(whole)(start(state.system, walkers, seed=seed), jax.random.key(seed))

@@ -32,7 +32,7 @@ def helium():
     molecule = Molecule.named("He")
     with double():
         parameters = {"width": jnp.asarray(-1.0)}
-        walkers = MALA().initial(log_psi, parameters, start(molecule, 32, seed=0))
+        walkers = MALA().initial(start(molecule, 32, seed=0))
         x = np.arange(1.0, 101.0)
         ones = np.ones(100)
         history = History(x / 10, -2.89 + np.exp(-x / 9), 1 / x, 0.6 * ones, 0 * ones, 0 * x.astype(int), ones > 0)

@@ -12,7 +12,7 @@ from bayesmol.wavefunctions.exact import hydrogen
 from bayesmol.wavefunctions.log_psi import LogPsi
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.precision import double
-from bayesmol.wavefunctions.walkers import MALA, Metropolis, refreshed
+from bayesmol.wavefunctions.walkers import MALA, Metropolis
 
 STATE = hydrogen()
 ALL = pytest.mark.parametrize("sampler", [MALA(step=1.2), Metropolis(step=1.0), Metropolis(step=1.0, hops=0.8)])
@@ -30,8 +30,8 @@ def exact_draws(walkers, seed=0):
 def test_exact_draws_keep_their_law_and_moves_are_reversible(sampler):
     """Kolmogorov–Smirnov on the radius; E[f(x₀) g(x₁)] = E[g(x₀) f(x₁)] for moves in detailed balance."""
     with double():
-        before = sampler.initial(STATE.log_psi, (), exact_draws(20000))
-        after = jax.jit(sampler.move(STATE.log_psi, STATE.system))((), before, jax.random.key(1), 3)
+        before = sampler.initial(exact_draws(20000))
+        after = jax.jit(sampler.move(STATE.log_psi, STATE.system))((), before, jax.random.key(1), 3, stale=True)
     assert 0.2 < float(after.acceptance) < 0.8
     radius = np.linalg.norm(np.asarray(after.r)[:, 0], axis=-1)
     assert stats.kstest(radius, stats.gamma(3, scale=0.5).cdf).pvalue > 1e-3
@@ -45,11 +45,11 @@ def test_step_adapts_only_when_asked_and_steps_are_not_compiled_in():
     sampler = MALA(step=0.01)
     with double():
         move = jax.jit(sampler.move(STATE.log_psi, STATE.system))
-        state = sampler.initial(STATE.log_psi, (), exact_draws(500))
-        fixed = move((), state, jax.random.key(0), 20, False)
-        adapted = move((), state, jax.random.key(0), 300, True)
-        later = move((), adapted, jax.random.key(1), 50, False)
-        still = move((), later, jax.random.key(1), 0, False)
+        state = sampler.initial(exact_draws(500))
+        fixed = move((), state, jax.random.key(0), 20, False, True)
+        adapted = move((), state, jax.random.key(0), 300, True, True)
+        later = move((), adapted, jax.random.key(1), 50, False, False)
+        still = move((), later, jax.random.key(1), 0, False, False)
         assert move._cache_size() == 1
     assert float(fixed.step) == 0.01 and float(later.step) == float(adapted.step)
     assert float(later.acceptance) == pytest.approx(0.57, abs=0.05)
@@ -65,8 +65,8 @@ def test_age_counts_rejections_and_undefined_proposals_are_rejected():
     with double():
         sampler = Metropolis(step=0.5, hops=0.0)
         move = jax.jit(sampler.move(log_psi, STATE.system))
-        state = sampler.initial(log_psi, (), jnp.abs(exact_draws(300)))
-        after = move((), state, jax.random.key(1), 30)
+        state = sampler.initial(jnp.abs(exact_draws(300)))
+        after = move((), state, jax.random.key(1), 30, stale=True)
         assert bool((np.asarray(after.r)[:, 0, 0] >= 0).all()) and float(after.acceptance) > 0.1
         stuck = move((), after._replace(step=jnp.full((), 1e6)), jax.random.key(2), 30)
         assert int(stuck.age.min()) >= 30 and float(stuck.acceptance) == 0
@@ -77,11 +77,28 @@ def test_new_parameters_refresh_what_depends_on_them():
         return LogPsi(jnp.ones(()), -parameters * jnp.sum(r**2))
 
     with double():
-        state = MALA().initial(log_psi, 1.0, exact_draws(50))._replace(age=jnp.arange(50))
-        new = refreshed(log_psi, 2.0, state)
-        np.testing.assert_allclose(new.log, 2 * state.log, rtol=1e-12)
-        np.testing.assert_allclose(new.drift, -4 * state.r, rtol=1e-12)
-    assert new.step is state.step and new.r is state.r and new.age is state.age
+        sampler = MALA()
+        move = jax.jit(sampler.move(log_psi, STATE.system))
+        state = sampler.initial(exact_draws(50))._replace(age=jnp.arange(50))
+        for parameter in (1.0, 2.0):
+            state = move(parameter, state, jax.random.key(0), 0, True, True)
+            np.testing.assert_allclose(state.log, -parameter * np.sum(np.asarray(state.r) ** 2, (1, 2)), rtol=1e-12)
+            np.testing.assert_allclose(state.drift, -2 * parameter * state.r, rtol=1e-12)
+        assert np.array_equal(state.r, exact_draws(50)) and np.array_equal(state.age, range(50))
+    assert float(state.step) == sampler.step
+
+
+@ALL
+def test_a_look_changes_no_move_and_without_it_nobody_moves(sampler):
+    with double():
+        move = jax.jit(sampler.move(STATE.log_psi, STATE.system))
+        new = sampler.initial(exact_draws(200))
+        seen = move((), new, jax.random.key(0), 0, True, True)
+        wanted = move((), seen, jax.random.key(1), 5, True, False)
+        for one, other in zip(move((), new, jax.random.key(1), 5, True, True), wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+        blind = move((), new, jax.random.key(1), 5, False, False)
+    assert float(blind.acceptance) == 0 and np.array_equal(blind.r, new.r)
 
 
 def test_hops_take_electrons_to_the_other_atom():
@@ -95,8 +112,8 @@ def test_hops_take_electrons_to_the_other_atom():
     for hops, expected in ((0.0, 0.0), (0.2, 0.5)):
         with double():
             sampler = MALA(step=0.3, hops=hops)
-            state = sampler.initial(log_psi, (), molecule.positions[0] + jnp.tile(exact_draws(1500), (1, 2, 1)))
-            after = jax.jit(sampler.move(log_psi, molecule))((), state, jax.random.key(0), 120)
+            state = sampler.initial(molecule.positions[0] + jnp.tile(exact_draws(1500), (1, 2, 1)))
+            after = jax.jit(sampler.move(log_psi, molecule))((), state, jax.random.key(0), 120, stale=True)
         homes = np.linalg.norm(np.asarray(after.r)[:, :, None] - molecule.positions, axis=-1).argmin(-1)
         assert (homes[:, 0] != homes[:, 1]).mean() == pytest.approx(expected, abs=4 * (0.25 / 1500) ** 0.5)
 
