@@ -18,8 +18,8 @@ _DERIVATIVES = 4000  # of all pairs of electrons at once, likewise: one walker o
 def laplacian_chunk(electrons: int) -> int:
     """Walkers at once for Laplacians, whose arrays grow with the cube of the electrons: 16 of Be, one of water."""
     each = 3 * max(electrons, 2) ** 3
-    cpu = jax.default_backend() == "cpu"
-    return min(_CHUNK["cpu"], max(1, _DERIVATIVES // each)) if cpu else _CHUNK_ELSEWHERE
+    fits = max(1, _DERIVATIVES // each)
+    return min(_CHUNK["cpu"], fits) if jax.default_backend() == "cpu" else _CHUNK_ELSEWHERE
 
 
 def batched(

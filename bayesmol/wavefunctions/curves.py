@@ -104,8 +104,8 @@ def curve(
     draws
         Of each walker in the evaluation.
     minutes, minutes_each
-        Wall time of the training of the first geometry and of each other one, compilation included; by default that of
-        the ansatz, and a third of the first.
+        Wall time of the training of the first geometry and of each other one, with compilation, which only the
+        first needs; by default that of the ansatz, and a third of the first.
     checkpoint
         Folder in which every geometry is kept as soon as it is done, and the training that is under way: the same call
         goes on there.

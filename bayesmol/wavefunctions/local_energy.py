@@ -56,11 +56,11 @@ class System(Protocol):
 )
 @dataclass(frozen=True, eq=False)
 class Nuclei:
-    """A molecule as compiled functions take it: positions and repulsion are arrays, of NumPy or JAX, of a tree."""
+    """A molecule as compiled functions take it: positions (bohr) and repulsion (Ha) are arrays of a tree."""
 
     positions: Any
     nuclear_repulsion: Any
-    numbers: tuple[int, ...]
+    numbers: tuple[float, ...]
     up: int
     down: int
 
@@ -69,12 +69,12 @@ class Nuclei:
         """The nuclei of a system, or itself where it has more."""
         if hasattr(system, "external"):
             return system
-        numbers = tuple(int(charge) for charge in system.charges)
+        numbers = tuple(np.asarray(system.charges).tolist())
         return cls(np.asarray(system.positions), np.asarray(system.nuclear_repulsion), numbers, system.up, system.down)
 
     @property
     def charges(self) -> np.ndarray:
-        """Atomic numbers."""
+        """Of the nuclei, in elementary charges."""
         return np.array(self.numbers)
 
 

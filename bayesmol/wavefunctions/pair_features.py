@@ -22,6 +22,11 @@ def pair_features(apart: Float[Array, "*pairs 3"], lengths: tuple[float, ...]) -
     The slope of the scalars at r = 0 is zero and the spherical average of the slope of the vector too, so a factor that
     depends on them alone does not change the cusp; their third derivatives are odd in r, as those of exact
     wavefunctions are.
+
+    Parameters
+    ----------
+    apart, lengths
+        Vectors between two particles and b, in bohr.
     """
     square = jnp.sum(apart * apart, -1, keepdims=True)
     r = jnp.sqrt(square + 1e-24)
