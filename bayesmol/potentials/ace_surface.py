@@ -144,7 +144,8 @@ def _squares(couplings: Couplings, weights: Tensor, mixing: Float[Tensor, "lm k 
     size = mixing.shape[2]
     found = mixing.new_zeros(len(mixing), *weights.shape[:2], size, size)
     for number, item in enumerate(couplings.invariants):
-        rows, factors = block(item.left[0]), coupling(item.left)[..., 0].diagonal().to(mixing)
+        pair = item.pairs[0]
+        rows, factors = block(pair[0]), coupling(pair)[..., 0].diagonal().to(mixing)
         found[rows] = torch.einsum(
             "m,mkx,dzk,mky->mdzxy", 2 * factors, mixing[rows], weights[..., number], mixing[rows]
         )

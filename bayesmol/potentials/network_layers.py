@@ -82,14 +82,15 @@ def _plan(known: Couplings, dtype: torch.dtype, device: torch.device) -> dict[st
     """Which components to multiply, the coefficients of coupled pairs, and which of their products are summed."""
     size = (known.degree + 1) ** 2
     starts, end = {}, size
-    for pair in sorted({pair for item in known.invariants for pair in (item.left, item.right) if pair}):
+    for pair in sorted({pair for item in known.invariants for pair in item.pairs}):
         starts[pair], end = end, end + 2 * pair[2] + 1
-    linear = [starts[item.left] if item.left else 0 for item in known.invariants if item.order <= 2]
+    linear = [starts[item.pairs[0]] if item.pairs else 0 for item in known.invariants if item.order <= 2]
     left, right, owner = [], [], []
     for number, item in enumerate(known.invariants[len(linear) :]):
-        other = starts[item.right] if item.right else block(item.left[2]).start
-        for component in range(2 * item.left[2] + 1):
-            left.append(starts[item.left] + component)
+        pair, *others = item.pairs
+        other = starts[others[0]] if others else block(pair[2]).start
+        for component in range(2 * pair[2] + 1):
+            left.append(starts[pair] + component)
             right.append(other + component)
             owner.append(number)
     summing = torch.zeros(len(known.invariants) - len(linear), len(left), dtype=dtype)

@@ -172,17 +172,17 @@ def invariants(
     for (members, edges), tangent in zip(environment.buckets, environment.tangents, strict=True):
         slopes = _edge_gradients(weights @ tangent[: len(weights)], gradient[:, members], edges.shape[1])
         centre = environment.species[members]
-        if forces:
+        if rows is not None:
             key = environment.second[edges] * kinds + centre[:, None]
             rows.index_add_(1, key.reshape(-1), slopes.reshape(channels, -1, 3 * size), alpha=-1)
             rows.index_add_(1, members * kinds + centre, slopes.sum(2).reshape(channels, -1, 3 * size))
-        if virials:
+        if strain is not None:
             work = torch.einsum("kaqxp,aqy->kaxyp", slopes, environment.vectors[edges]).reshape(channels, -1, 9 * size)
             strain.index_add_(1, environment.structure[members] * kinds + centre, work)
     return Invariants(
         values,
-        rows.reshape(channels, atoms, kinds, 3, size) if forces else None,
-        strain.reshape(channels, environment.structures, kinds, 9, size) if virials else None,
+        rows.reshape(channels, atoms, kinds, 3, size) if rows is not None else None,
+        strain.reshape(channels, environment.structures, kinds, 9, size) if strain is not None else None,
     )
 
 

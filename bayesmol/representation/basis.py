@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -113,7 +114,7 @@ class _Products:
     shift: Float[Tensor, " features"]
     scale: Float[Tensor, " features"]
     factors: Int[Tensor, "functions degree"]  # 0 is the constant, k the feature k − 1
-    constant: bool = True
+    constant = True
 
     @property
     def functions(self) -> int:
@@ -186,35 +187,62 @@ class Indicators:
     edges: Float[Tensor, " edges"] | None = None
 
     def __post_init__(self) -> None:
-        if (self.centres is None) == (self.edges is None):
-            raise DataError(expected("centres, edges", "one of both", "none or two"))
-        if self.centres is not None:
-            checked_rows(self.centres)
-        elif self.edges is not None and (self.edges.ndim != 1 or not bool((self.edges.diff() > 0).all())):
-            raise DataError(expected("edges", "increasing numbers", self.edges))
+        given = self._given()
+        if self.edges is None:
+            checked_rows(given)
+        elif given.ndim != 1 or not bool((given.diff() > 0).all()):
+            raise DataError(expected("edges", "increasing numbers", given))
 
     def fit(self, x: Float[Tensor, "rows features"], *, seed: int | torch.Generator = 0) -> _Cells:
         """Check that the frames have the features of the partition; nothing is random."""
-        checked_rows(x, 1 if self.centres is None else self.centres.shape[1])
-        centres, edges = (None if part is None else part.to(x) for part in (self.centres, self.edges))
-        return _Cells(centres, edges)
+        given = self._given().to(x)
+        checked_rows(x, 1 if self.edges is not None else given.shape[1])
+        return _Intervals(given) if self.edges is not None else _Nearest(given)
+
+    def _given(self) -> Tensor:
+        """The centres or the edges."""
+        given = [part for part in (self.centres, self.edges) if part is not None]
+        if len(given) != 1:
+            raise DataError(expected("centres, edges", "one of both", "none or two"))
+        return given[0]
 
 
-@dataclass(frozen=True, eq=False)
-class _Cells:
-    centres: Float[Tensor, "states features"] | None
-    edges: Float[Tensor, " edges"] | None
-    constant: bool = True
+class _Cells(ABC):
+    constant = True
 
     @property
-    def functions(self) -> int:
-        return len(self.edges) + 1 if self.centres is None else len(self.centres)
+    @abstractmethod
+    def functions(self) -> int: ...
 
+    @abstractmethod
     def states(self, x: Float[Tensor, "rows features"]) -> Int[Tensor, " rows"]:
-        """Index of the cell of each frame; on an edge, the one above."""
-        if self.centres is None:
-            return torch.bucketize(checked_rows(x, 1)[:, 0].contiguous(), self.edges, right=True)
-        return torch.cdist(checked_rows(x, self.centres.shape[1]), self.centres).argmin(1)
+        """Index of the cell of each frame."""
 
     def __call__(self, x: Float[Tensor, "rows features"]) -> Float[Tensor, "rows functions"]:
         return torch.nn.functional.one_hot(self.states(x), self.functions).to(x)
+
+
+@dataclass(frozen=True, eq=False)
+class _Nearest(_Cells):
+    centres: Float[Tensor, "states features"]
+
+    @property
+    def functions(self) -> int:
+        return len(self.centres)
+
+    def states(self, x: Float[Tensor, "rows features"]) -> Int[Tensor, " rows"]:
+        """Number of the nearest centre of each frame."""
+        return torch.cdist(checked_rows(x, self.centres.shape[1]), self.centres).argmin(1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Intervals(_Cells):
+    edges: Float[Tensor, " edges"]
+
+    @property
+    def functions(self) -> int:
+        return len(self.edges) + 1
+
+    def states(self, x: Float[Tensor, "rows features"]) -> Int[Tensor, " rows"]:
+        """Number of the interval of each frame; on an edge, the one above."""
+        return torch.bucketize(checked_rows(x, 1)[:, 0].contiguous(), self.edges, right=True)

@@ -23,11 +23,10 @@ Pair = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Invariant:
-    """One invariant: the tensors it multiplies, as one or two coupled pairs and at most one single tensor."""
+    """One invariant: the tensors it multiplies, as at most two coupled pairs and at most one single tensor."""
 
     order: int
-    left: Pair | None = None
-    right: Pair | None = None
+    pairs: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,10 @@ def coupling(pair: Pair) -> Float[Tensor, "first second coupled"]:
 def _candidates(pairs: list[Pair], degree: int, correlation: int) -> list[tuple[tuple[int, ...], Invariant]]:
     """Every coupling tree with even parity, with the multiset of degrees it multiplies."""
     found: list[tuple[tuple[int, ...], Invariant]] = [((0,), Invariant(1))]
-    found += [((l, l), Invariant(2, (l, l, 0))) for l in range(degree + 1)]
-    found += [(tuple(sorted(p)), Invariant(3, p)) for p in pairs if p[2] <= degree and sum(p) % 2 == 0]
+    found += [((l, l), Invariant(2, ((l, l, 0),))) for l in range(degree + 1)]
+    found += [(tuple(sorted(p)), Invariant(3, (p,))) for p in pairs if p[2] <= degree and sum(p) % 2 == 0]
     found += [
-        (tuple(sorted(a[:2] + b[:2])), Invariant(4, a, b))
+        (tuple(sorted(a[:2] + b[:2])), Invariant(4, (a, b)))
         for a, b in combinations_with_replacement(pairs, 2)
         if a[2] == b[2] and (sum(a) - sum(b)) % 2 == 0
     ]
@@ -122,8 +121,9 @@ def _independent(candidates: list, degree: int) -> list[Invariant]:
 def _value(invariant: Invariant, draws: Tensor, coupled: dict[Pair, Tensor]) -> Tensor:
     if invariant.order == 1:
         return draws[:, 0]
+    left, right = invariant.pairs[0], invariant.pairs[-1]
     if invariant.order == 2:
-        return coupled[invariant.left].sum(-1)
+        return coupled[left].sum(-1)
     if invariant.order == 3:
-        return (coupled[invariant.left] * draws[:, block(invariant.left[2])]).sum(-1)
-    return (coupled[invariant.left] * coupled[invariant.right]).sum(-1)
+        return (coupled[left] * draws[:, block(left[2])]).sum(-1)
+    return (coupled[left] * coupled[right]).sum(-1)

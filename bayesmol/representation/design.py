@@ -121,7 +121,9 @@ class Representation:
     def design(self, environment: Environments, *, forces: bool = True, virial: bool = False) -> Design:
         """Design matrix of prepared environments, differentiable with respect to the mixing."""
         kinds = len(self.species)
-        energy, force, strain, atomic = [], [], [], []
+        energy, atomic = [], []
+        force: list[Tensor] = []
+        strain: list[Tensor] = []
         for mixing, coupling in zip(self.mixing, self.couplings, strict=True):
             found = invariants(environment, mixing.to(environment.radial), coupling, forces=forces, virials=virial)
             key = environment.structure * kinds + environment.species
@@ -129,12 +131,13 @@ class Representation:
             summed = found.values.new_zeros(shape).index_add(1, key, found.values)
             energy.append(_rows(summed.unflatten(1, (environment.structures, kinds))))
             atomic.append(found.values.permute(1, 0, 2).flatten(1))
-            force.append(_rows(found.forces.permute(0, 1, 3, 2, 4).flatten(1, 2)) if forces else None)
-            strain.append(_rows(found.virials.permute(0, 1, 3, 2, 4).flatten(1, 2)) if virial else None)
+            for label, parts in ((found.forces, force), (found.virials, strain)):
+                if label is not None:
+                    parts.append(_rows(label.permute(0, 1, 3, 2, 4).flatten(1, 2)))
         return Design(
             torch.cat(energy, -1).flatten(1),
-            torch.cat(force, -1).flatten(1) if forces else None,
-            torch.cat(strain, -1).flatten(1) if virial else None,
+            torch.cat(force, -1).flatten(1) if force else None,
+            torch.cat(strain, -1).flatten(1) if strain else None,
             torch.cat(atomic, -1),
             environment.species,
         )

@@ -136,14 +136,15 @@ def _polynomial(invariant: Invariant) -> tuple[Tensor, Tensor]:
     """Terms of one invariant: the components that each multiplies (terms, order), and its coefficient."""
     if invariant.order == 1:
         return torch.zeros(1, 1, dtype=torch.long), torch.ones(1, dtype=torch.float64)
-    left = coupling(invariant.left)
-    degrees: tuple[int, ...] = invariant.left[:2]
+    first, last = invariant.pairs[0], invariant.pairs[-1]
+    left = coupling(first)
+    degrees: tuple[int, ...] = first[:2]
     if invariant.order == 2:
         tensor = left[..., 0]
     elif invariant.order == 3:
-        tensor, degrees = left, invariant.left
+        tensor, degrees = left, first
     else:
-        tensor = torch.einsum("abm,cdm->abcd", left, coupling(invariant.right))
-        degrees += invariant.right[:2]
+        tensor = torch.einsum("abm,cdm->abcd", left, coupling(last))
+        degrees += last[:2]
     index = (tensor.abs() > 1e-10).nonzero()
     return index + torch.tensor([block(degree).start for degree in degrees]), tensor[tuple(index.T)]

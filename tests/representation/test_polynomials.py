@@ -33,9 +33,9 @@ def by_tree(item, density):
     if item.order == 1:
         return density[:, 0]
     if item.order == 2:
-        return pair(item.left)[:, 0]
-    other = density[:, block(item.left[2])] if item.order == 3 else pair(item.right)
-    return (pair(item.left) * other).sum(-1)
+        return pair(item.pairs[0])[:, 0]
+    other = density[:, block(item.pairs[0][2])] if item.order == 3 else pair(item.pairs[-1])
+    return (pair(item.pairs[0]) * other).sum(-1)
 
 
 def test_differentiable(normal):
