@@ -67,9 +67,9 @@ def attach(data: "Labelled") -> "list[Atoms]":
         atoms = slice(bounds[s], bounds[s + 1])
         if data.energies is not None:
             results["energy"] = float(data.energies[s])
-        if data.has_forces[s]:
+        if data.forces is not None and data.has_forces[s]:
             results["forces"] = _numpy(data.forces[atoms])
-        if data.has_stresses[s]:
+        if data.stresses is not None and data.has_stresses[s]:
             results["stress"] = full_3x3_to_voigt_6_stress(_numpy(data.stresses[s]))
         frame.calc = SinglePointCalculator(frame, **results)
         if data.energy_errors is not None:

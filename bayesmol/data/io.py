@@ -237,7 +237,7 @@ def _add_references(frames: list[Any], labelled: Labelled) -> None:
     for s, frame in enumerate(frames):
         if labelled.energies is not None:
             frame.info["REF_energy"] = float(labelled.energies[s])
-        if labelled.has_forces[s]:
+        if labelled.forces is not None and labelled.has_forces[s]:
             frame.arrays["REF_forces"] = labelled.forces[bounds[s] : bounds[s + 1]].detach().cpu().numpy()
 
 

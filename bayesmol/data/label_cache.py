@@ -77,8 +77,9 @@ class Cached:
     def results(self, structures: Structures, received: Callable[[int, Result], None] | None = None) -> list[Result]:
         """One for each structure; ``received`` is called with position and result of those that were calculated."""
         hashes = label_hashes(structures, self.fingerprint)
-        known = {name: self._read(name) for name in dict.fromkeys(hashes)}
-        first = {name: position for position, name in reversed(list(enumerate(hashes))) if known[name] is None}
+        kept = {name: self._read(name) for name in dict.fromkeys(hashes)}
+        known = {name: result for name, result in kept.items() if result is not None}
+        first = {name: position for position, name in reversed(list(enumerate(hashes))) if name not in known}
         names = sorted(first, key=first.__getitem__)
 
         def keep(position: int, result: Result) -> None:

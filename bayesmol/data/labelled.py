@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -128,6 +128,18 @@ class Labelled:
         rows = {"forces": atoms, "force_errors": atoms}
         arrays: dict[str, Any] = {name: value[rows.get(name, chosen)] for name, value in _arrays(self).items()}
         return replace(self, structures=self.structures[chosen], **arrays)
+
+    def given(self, label: Literal["energies", "forces", "stresses"]) -> Tensor:
+        """A label that is needed.
+
+        Raises
+        ------
+        DataError
+            If it is not there.
+        """
+        if (found := getattr(self, label)) is None:
+            raise DataError(expected("labelled", label, "none", f"add {label}"))
+        return found
 
     def shuffle(self, *, seed: int | torch.Generator) -> "Labelled":
         """The frames in random order."""

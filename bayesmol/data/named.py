@@ -58,8 +58,10 @@ def _selection(frames: str, size: int) -> slice | int:
         parts = [int(part) if part else None for part in frames.split(":")]
     except ValueError:
         parts = []
-    chosen = parts[0] if len(parts) == 1 else slice(*parts) if len(parts) in (2, 3) else None
-    count = len(range(size)[chosen]) if isinstance(chosen, slice) and chosen.step != 0 else 0
-    if (isinstance(chosen, int) and -size <= chosen < size) or count:
-        return chosen
+    if len(parts) == 1 and parts[0] is not None and -size <= parts[0] < size:
+        return parts[0]
+    if len(parts) in (2, 3):
+        chosen = slice(*parts)
+        if chosen.step != 0 and len(range(size)[chosen]):
+            return chosen
     raise DataError(expected("frames", f"a number or FROM:TO that takes some of {size} frames", repr(frames)))

@@ -69,13 +69,13 @@ def read_trajectories(
         found = list(pieces)
         parts.append(torch.cat([piece.values for piece in found]))
         steps.append(_step(found, stride) if time_step is None else time_step * stride)
-    known = {step for step in steps if step is not None}
-    if None in steps or not known:
+    known = [step for step in steps if step is not None]
+    if len(known) < len(steps) or not known:
         return Trajectories(tuple(parts), float(stride), "frames")
     if max(known) - min(known) > 1e-3 * min(known):
         remedy = "read them apart, or give time_step"
-        raise DataError(expected("paths", "files with one time step", f"steps of {sorted(known)} {unit}", remedy))
-    return Trajectories(tuple(parts), steps[0], unit if time_step is not None else "ps")
+        raise DataError(expected("paths", "files with one time step", f"steps of {sorted(set(known))} {unit}", remedy))
+    return Trajectories(tuple(parts), known[0], unit if time_step is not None else "ps")
 
 
 def chunks(
@@ -136,8 +136,8 @@ def _featured(file: Path, pieces: Iterator[Piece], features: Features | None, fi
     seen = 0
     for piece in _guarded(file, pieces):
         if np.ndim(piece.values) == 3:
-            first[:] = first or [piece.topology]
-            piece = piece._replace(values=_of_positions(file, seen, piece, features, first[0]))
+            first += [] if first or piece.topology is None else [piece.topology]
+            piece = piece._replace(values=_of_positions(file, seen, piece, features, first))
         values = piece.values if isinstance(piece.values, Tensor) else _numbers(file, piece.values)
         _check_finite(file, seen, values)
         seen += len(values)
@@ -156,19 +156,20 @@ def _numbers(file: Path, values: Any) -> Tensor:
     return torch.from_numpy(values.astype(np.float64).reshape(len(values), -1))
 
 
-def _of_positions(file: Path, seen: int, piece: Piece, features: Features | None, first: Topology | None) -> Tensor:
+def _of_positions(file: Path, seen: int, piece: Piece, features: Features | None, first: list[Topology]) -> Tensor:
     """Features of one piece of positions."""
     if features is None:
         remedy = "features=bayesmol.representation.torsions; positions themselves change as a molecule turns"
         raise DataError(expected("features", f"a function of the positions in {file}", "none", remedy))
-    if piece.topology is None or first is None:
+    if piece.topology is None or not first:
         raise DataError(expected("topology", f"a Topology for the positions in {file}", "none"))
-    if not torch.equal(piece.topology.species, first.species) or piece.values.shape[1:] != first.reference.shape:
+    own, species = first[0], first[0].species
+    if not torch.equal(piece.topology.species, species) or piece.values.shape[1:] != own.reference.shape:
         got = f"{piece.values.shape[1]} in {file} from frame {seen} on, or others"
-        raise DataError(expected("paths", f"the {len(first.species)} atoms of the first frame in their order", got))
+        raise DataError(expected("paths", f"the {len(species)} atoms of the first frame in their order", got))
     positions = torch.from_numpy(np.ascontiguousarray(piece.values, dtype=np.float64))
     _check_finite(file, seen, positions.flatten(1))
-    found = features(positions, first)
+    found = features(positions, own)
     if found.ndim != 2 or len(found) != len(positions):
         raise ShapeError(expected("features", f"({len(positions)}, features)", tuple(found.shape)))
     return found.double()

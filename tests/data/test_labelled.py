@@ -111,6 +111,13 @@ def test_bad_labels(labels: dict[str, torch.Tensor], error: type[Exception], mes
         Labelled(frames(2).structures, **labels)
 
 
+def test_a_label_that_is_needed_is_there_or_named() -> None:
+    data = frames(forces=False)
+    assert torch.equal(data.given("energies"), data.energies)
+    with pytest.raises(DataError, match="forces, got none"):
+        data.given("forces")
+
+
 def test_fingerprint_sees_every_array_and_nothing_else() -> None:
     data = frames(4)
     assert data.fingerprint == frames(4).fingerprint and len(data.fingerprint) == 64
