@@ -69,7 +69,7 @@ class Assessed:
     @property
     def wrong(self) -> Bool[Tensor, " structures"]:
         """Which energies are off by more than ``TOLERANCE``."""
-        return (self.prediction.energy.mean - self.data.energies).abs() > TOLERANCE
+        return (self.prediction.energy.mean - self.data.given("energies")).abs() > TOLERANCE
 
 
 def quickstart(
@@ -163,8 +163,9 @@ def _judge(study: Study, test: Assessed, probes: dict[str, Assessed]) -> None:
         study.add("auroc", separation(removal.scores[wrong], test.scores))
         study.add("h_removal_wrong_flagged", proportion(int((removal.outside & wrong).sum()), int(wrong.sum())))
     study.add("dimers_flagged", proportion(int(probes["dimers"].outside.sum()), len(probes["dimers"].data)))
-    lowest = removal.data.energies.argmin()
-    offset = float(removal.prediction.energy.mean[lowest] - removal.data.energies[lowest])
+    energies = removal.data.given("energies")
+    lowest = energies.argmin()
+    offset = float(removal.prediction.energy.mean[lowest] - energies[lowest])
     bond, seen = _bond(removal.data), ~removal.outside
     trusted = (
         f"inside at distances of {bond[seen].min():.2f} to {bond[seen].max():.2f} Å"
@@ -203,7 +204,8 @@ def _page(
 ) -> str:
     facts = {"training set, SHA-256": train.fingerprint}
     for name, source in {"rMD17": train.source, "probes": probes["dimers"].data.source}.items():
-        facts[name] = f"{source.citation}. {source.url}. Licence: {source.licence}"
+        if source is not None:
+            facts[name] = f"{source.citation}. {source.url}. Licence: {source.licence}"
     lead = (
         f"A Bayesian potential of ethanol from {len(train)} frames of the revised MD17 set, certified on frames "
         f"that it has not seen, and judged on {len(test.data)} others."
@@ -221,7 +223,7 @@ def _plots(test: Assessed, probes: dict[str, Assessed]) -> list[tuple[str, Plot]
         f"O–H bond torn ({len(removal.data)})": (removal.scores, removal.wrong),
         f"two atoms ({len(dimers.data)})": (dimers.scores, None),
     }
-    path = _bond(removal.data), removal.prediction.energy, removal.data.energies, ~removal.outside
+    path = _bond(removal.data), removal.prediction.energy, removal.data.given("energies"), ~removal.outside
     captions = {
         "Prediction against label with conformal 90 % intervals; below, the error.": plots.parity(
             *quantities, level=LEVEL
@@ -245,7 +247,7 @@ def _bond(scan: Labelled) -> Float[Tensor, " structures"]:
     structures = scan.structures
     positions = structures.positions.view(len(scan), -1, 3)
     moved = int((positions - positions[:1]).norm(dim=2).amax(0).argmax())
-    lowest = positions[int(scan.energies.argmin())]
+    lowest = positions[int(scan.given("energies").argmin())]
     distances = (lowest - lowest[moved]).norm(dim=1)
     partner = int(distances.masked_fill(structures.species[: positions.shape[1]] == 1, torch.inf).argmin())
     return (positions[:, moved] - positions[:, partner]).norm(dim=1)

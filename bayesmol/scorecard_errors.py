@@ -113,7 +113,8 @@ def honest(
     if _forces(truth):
         rows = _labelled_atoms(truth)
         errors = None if truth.force_errors is None else truth.force_errors[rows]
-        parts["force"] = prediction.forces[rows], truth.forces[rows], errors, truth.structures.structure_index[rows]
+        owner = truth.structures.structure_index[rows]
+        parts["force"] = prediction.forces[rows], truth.given("forces")[rows], errors, owner
     scores: dict[str, Score] = {}
     for name, part in parts.items():
         scores |= {f"{name}_{key}": score for key, score in _calibration(*part, level, seed).items()}
@@ -144,7 +145,7 @@ def force_error(prediction: Prediction, truth: Labelled) -> Score:
     if not _forces(truth):
         raise DataError(expected("truth", "frames with forces", "none"))
     rows = _labelled_atoms(truth)
-    error = (prediction.forces.mean - truth.forces).abs()[rows].sum(1)
+    error = (prediction.forces.mean - truth.given("forces")).abs()[rows].sum(1)
     return over_structures(*_summed(error, 3, truth, rows), "eV/Å")
 
 
@@ -171,7 +172,7 @@ def _calibration(
 
 def _hits(interval: Interval, truth: Labelled) -> tuple[Tensor, Tensor]:
     rows = _labelled_atoms(truth)
-    return _summed(interval.contains(truth.forces)[rows].double().sum(1), 3, truth, rows)
+    return _summed(interval.contains(truth.given("forces"))[rows].double().sum(1), 3, truth, rows)
 
 
 def _summed(values: Float[Tensor, " rows"], entries: int, truth: Labelled, rows: Tensor) -> tuple[Tensor, Tensor]:

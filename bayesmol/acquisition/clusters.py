@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -78,7 +79,6 @@ class Clusters:
         self.taken = torch.zeros(rows, dtype=torch.bool, device=features.device)
         self.count = 0
         self.columns: dict[int, tuple[int, int]] = {}
-        self.buffer: Tensor | None = None
         self.block = 0
         for part in () if training is None else training.split(_COLUMNS):
             points = self._scaled(part)
@@ -218,11 +218,14 @@ class Clusters:
         block, line = self.columns.pop(index)
         return self.buffer[block][line]
 
+    @cached_property
+    def buffer(self) -> Float[Tensor, "blocks lines rows"]:
+        """Columns that were made ahead; there from the first on."""
+        lines = 1 if len(self.rows) <= _SMALL else _COLUMNS
+        return self.rows.new_empty(_BLOCKS, lines, len(self.rows))
+
     def _prefetch(self, index: int) -> None:
         ahead = [index] if len(self.rows) <= _SMALL or not self.count else self._ahead(index)
-        lines = 1 if len(self.rows) <= _SMALL else _COLUMNS
-        if self.buffer is None:
-            self.buffer = self.rows.new_empty(_BLOCKS, lines, len(self.rows))
         self.block = (self.block + 1) % _BLOCKS
         self.columns = {row: place for row, place in self.columns.items() if place[0] != self.block}
         self._products(self.rows[ahead], self.rows, out=self.buffer[self.block][: len(ahead)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,19 +121,20 @@ class Learner:
             self.counts["failed"] += 1
             self.counts["exceeded"] += before.kind == AUDITED  # an error that nobody can know is not within anything
             self._log("failure", purpose=before.kind, reason=truth, positions=structures.positions.tolist())
-            return Answer(**{**vars(before), "failure": truth})
+            return replace(before, failure=truth)
         error = largest_force_error(prediction, truth)
         kind = MISSED if before.kind == AUDITED and error > self.settings.tolerance else before.kind
         self.counts["exceeded"] += kind == MISSED
         shown = {name: value for name, value in vars(before).items() if isinstance(value, float)}
-        shown = {name: value if math.isfinite(value) else None for name, value in (shown | {"error": error}).items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in (shown | {"error": error}).items()}
         numbers = {"positions": structures.positions.tolist(), "labels": content(truth)}
-        self._log("label", **{**shown, "purpose": kind}, **numbers)
+        self._log("label", **{**finite, "purpose": kind}, **numbers)
         self._calibrate(before, error)
         self._learn(truth, before.strangeness)
-        own = {"energy": before.energy, "forces": before.forces}
-        own = own if kind == AUDITED else {"energy": float(truth.energies), "forces": truth.forces.double()}
-        return Answer(**{**vars(before), **own, "kind": kind, "error": error})
+        if kind == AUDITED:
+            return replace(before, kind=kind, error=error)
+        energy, forces = float(truth.given("energies")), truth.given("forces").double()
+        return replace(before, energy=energy, forces=forces, kind=kind, error=error)
 
     def _calibrate(self, before: Answer, error: float) -> None:
         if before.kind == REFERENCE and math.isfinite(self.factor):

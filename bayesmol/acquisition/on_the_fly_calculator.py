@@ -9,6 +9,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from bayesmol.acquisition.learner import Answer, Learner
 from bayesmol.data import Structures
+from bayesmol.errors import DataError, expected
 
 __all__ = ["LearningCalculator"]
 
@@ -35,6 +36,8 @@ class LearningCalculator(Calculator):
     ) -> None:
         """All results for ``atoms``; called by ASE."""
         super().calculate(atoms, list(properties), list(system_changes))
+        if self.atoms is None:
+            raise DataError(expected("atoms", "an ase.Atoms", "none"))
         self.answer = self.learner.answer(Structures.from_ase(self.atoms))
         self.results = _results(self.answer.energy, self.answer.forces.cpu().numpy())
 

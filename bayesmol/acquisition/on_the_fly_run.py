@@ -101,7 +101,8 @@ class Run:
         self.integrator.run(1)
         if self._failed():
             return
-        answer = self.calculator.answer
+        if (answer := self.calculator.answer) is None:  # taken up where it was left, and nothing was asked since
+            raise DataError(expected("dynamics", "steps that move the atoms", "the same structure again"))
         numbers = [float(getattr(answer, name)) for name in COLUMNS if name != "temperature"]
         vectors = self.atoms.positions.ravel(), self.atoms.get_forces(apply_constraint=False).ravel()
         self.trace.append(np.concatenate([numbers, [self.atoms.get_temperature()], *vectors]))

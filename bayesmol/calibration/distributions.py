@@ -110,7 +110,8 @@ def _joint(source: Any, unit: str) -> Gaussian:
 
 def _mixture(source: Any, unit: str) -> Mixture | None:
     """Mixture of normals; ``None`` if the members are others, or have other weights in another entry."""
-    weights = getattr(source, "mixture_distribution", getattr(source, "mixing_distribution", None))
+    named = "mixture_distribution" if hasattr(source, "mixture_distribution") else "mixing_distribution"
+    weights = getattr(source, named)
     members = source.component_distribution
     while type(members).__name__ in _WRAPPERS:
         members = members.base_dist

@@ -53,7 +53,7 @@ def summary(
     rows = _force_rows(labelled, pointer)
     if rows is not None:
         errors = None if labelled.force_errors is None else labelled.force_errors[rows]
-        parts = prediction.forces[rows], labelled.forces[rows], errors
+        parts = prediction.forces[rows], labelled.given("forces")[rows], errors
         structure = torch.repeat_interleave(index, pointer.diff())[rows]
         found |= _named("force", figures(*parts, groups=structure, **options))
     if not found:

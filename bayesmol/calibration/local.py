@@ -182,23 +182,30 @@ def worst_slab_coverage(
     The slab is sought on every other entry and judged on the rest, so that chance does not make it: about the level if
     the coverage is the same everywhere.
 
+    Raises
+    ------
+    ShapeError
+        If features and hits do not fit, or are fewer than 100.
+    DataError
+        If no slab can be tried.
+
     References
     ----------
     Cauchois, Gupta, Duchi, J. Mach. Learn. Res. 22, 81 (2021), section 4.
     """
+    if directions < 1 or not mass <= 1:
+        raise DataError(expected("mass, directions", "at most 1, and one or more", (mass, directions)))
     if features.ndim != 2 or len(features) != len(hits) or len(hits) < 100:
         raise ShapeError(expected("features", "(entries, features) for at least 100 hits", tuple(features.shape)))
     source = generator(seed, features.device)
     shuffled = torch.randperm(len(hits), generator=source, device=features.device)
     first, second = shuffled[::2], shuffled[1::2]
-    worst, chosen = math.inf, None
+    tried: list[tuple[float, tuple[float, float], Tensor]] = []
     spread = (features - features.mean(0)) / features.std(0).clamp_min(1e-300)
     for _ in range(directions):
         vector = torch.randn(features.shape[1], generator=source, dtype=features.dtype, device=features.device)
-        least, ends = _worst_window(spread[first] @ vector, hits[first].double(), mass)
-        if least < worst:
-            worst, chosen = least, (vector, ends)
-    vector, (low, high) = chosen
+        tried.append((*_worst_window(spread[first] @ vector, hits[first].double(), mass), vector))
+    _, (low, high), vector = min(tried, key=lambda slab: slab[0])
     along = spread[second] @ vector
     inside = (along >= low) & (along <= high)
     return float(hits[second][inside].double().mean()) if bool(inside.any()) else math.nan

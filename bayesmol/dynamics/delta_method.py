@@ -126,7 +126,6 @@ def _row_variance(p: Tensor, sensitivity: Tensor, weight: Tensor) -> Tensor:
 
 def _reversible(counts: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     estimate = reversible_estimate(counts)
-    assert estimate.potentials is not None
     pi = estimate.stationary
     flows = pi[:, None] * estimate.transition
     share = torch.sigmoid(estimate.potentials[:, None] - estimate.potentials)  # u_i / (u_i + u_j)

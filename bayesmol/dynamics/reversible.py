@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from bayesmol.dynamics.multipliers import FixedPopulations, FreePopulations, Pai
 from bayesmol.errors import DataError, expected
 
 __all__ = [
+    "ReversibleEstimate",
     "TransitionEstimate",
     "fixed_stationary_estimate",
     "largest_connected_set",
@@ -49,6 +50,13 @@ class TransitionEstimate:
     potentials: Float[Tensor, "*draws states"] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ReversibleEstimate(TransitionEstimate):
+    """One with detailed balance, whose potentials are known."""
+
+    potentials: Float[Tensor, "*draws states"] = field()  # without the default of the others
+
+
 def nonreversible_estimate(counts: Float[Tensor, "*draws states states"]) -> TransitionEstimate:
     r"""Transition matrix :math:`\hat p_{ij} = c_{ij} / c_i` without any constraint.
 
@@ -65,7 +73,7 @@ def nonreversible_estimate(counts: Float[Tensor, "*draws states states"]) -> Tra
 
 def reversible_estimate(
     counts: Float[Tensor, "*draws states states"], *, start: Float[Tensor, " states"] | None = None
-) -> TransitionEstimate:
+) -> ReversibleEstimate:
     r"""Transition matrix of maximum likelihood among those with detailed balance.
 
     With :math:`x_{ij} = \pi_i p_{ij} = x_{ji}` the maximum is :math:`x_{ij} = (c_{ij} + c_{ji}) / (u_i + u_j)` and
@@ -132,18 +140,18 @@ def reversible_potentials(
 
 def reversible_from_potentials(
     counts: Float[Tensor, "*draws states states"], potentials: Float[Tensor, "*draws states"]
-) -> TransitionEstimate:
+) -> ReversibleEstimate:
     """The estimate of :func:`reversible_estimate` whose ``potentials`` are known."""
     u = potentials.exp()
     flows = (counts + counts.mT).div_(u[..., :, None] + u[..., None, :])
     weights = flows.sum(-1)
     stationary = weights / weights.sum(-1, keepdim=True)
-    return TransitionEstimate(flows.div_(weights[..., None]), stationary, potentials)
+    return ReversibleEstimate(flows.div_(weights[..., None]), stationary, potentials)
 
 
 def fixed_stationary_estimate(
     counts: Float[Tensor, "*draws states states"], stationary: Float[Tensor, "*draws states"]
-) -> TransitionEstimate:
+) -> ReversibleEstimate:
     r"""Reversible transition matrix of maximum likelihood with the populations ``stationary``.
 
     :math:`x_{ij} = (c_{ij} + c_{ji}) / (u_i + u_j)` where u > 0 minimises the self-concordant
@@ -185,4 +193,4 @@ def fixed_stationary_estimate(
     flows.diagonal(dim1=-2, dim2=-1).zero_()
     flows.diagonal(dim1=-2, dim2=-1).copy_((populations - flows.sum(-1)).clamp_min(0))
     transition = (flows / populations[..., None]).reshape(counts.shape)
-    return TransitionEstimate(transition, populations.reshape(counts.shape[:-1]), u.log().reshape(counts.shape[:-1]))
+    return ReversibleEstimate(transition, populations.reshape(counts.shape[:-1]), u.log().reshape(counts.shape[:-1]))

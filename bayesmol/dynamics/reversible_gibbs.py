@@ -128,23 +128,31 @@ class _Multipliers:
     def potentials(self, place: Tensor) -> Tensor:
         return self.centre + self.unwhiten @ place
 
-    def __call__(self, place: Tensor, *, energy: bool) -> tuple[Tensor, Tensor | None]:
-        """Gradient of the energy, minus ``place`` itself; and the energy."""
+    def slope(self, place: Tensor) -> Tensor:
+        """Gradient of the energy, minus ``place`` itself."""
+        return self._slope(place, self.potentials(place), None)
+
+    def slope_and_energy(self, place: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and the energy."""
         theta = self.potentials(place)
-        u, rates, value = theta.exp(), torch.zeros_like(theta), theta.new_zeros(theta.shape[1])
+        value = theta.new_zeros(theta.shape[1])
+        slope = self._slope(place, theta, value)
+        shift = (theta - self.centre).sum(0)
+        return slope, value - (self.out * theta).sum(0) + self.gauge / 2 * shift.square()
+
+    def _slope(self, place: Tensor, theta: Tensor, value: Tensor | None) -> Tensor:
+        """The slope; the share of the pairs in the energy is added to ``value``, where there is one."""
+        u, rates = theta.exp(), torch.zeros_like(theta)
         size = max(1, _CHUNK // theta.shape[1])
         parts = (self.first.split(size), self.second.split(size), self.sums.split(size))
         for first, second, sums in zip(*parts, strict=True):
             total = u.index_select(0, first).add_(u.index_select(0, second))
-            if energy:
+            if value is not None:
                 value += sums @ total.log()
             flow = torch.div(sums[:, None], total, out=total)
             rates.index_add_(0, first, flow).index_add_(0, second, flow)
         shift = (theta - self.centre).sum(0)
-        gradient = self.unwhiten.mT @ (u * rates - self.out + self.gauge * shift) - place
-        if not energy:
-            return gradient, None
-        return gradient, value - (self.out * theta).sum(0) + self.gauge / 2 * shift.square()
+        return self.unwhiten.mT @ (u * rates - self.out + self.gauge * shift) - place
 
     def flows(self, u: Tensor, source: torch.Generator) -> Tensor:
         """Flows of the chains (chains, pairs) given their multipliers (chains, states)."""
@@ -170,7 +178,7 @@ class _Walk:
     def __init__(self, target: _Multipliers, chains: int, source: torch.Generator) -> None:
         self.target, self.source, self.steps, self.accepted = target, source, 3, 0.0
         self.place = self._normal(torch.empty(len(target.centre), chains).to(target.centre))
-        self.slope, self.energy = target(self.place, energy=True)
+        self.slope, self.energy = target.slope_and_energy(self.place)
 
     def _normal(self, like: Tensor) -> Tensor:
         return torch.empty_like(like).normal_(generator=self.source)
@@ -190,14 +198,13 @@ class _Walk:
         angle = turn / self.steps
         place, slope, speed = self.place, self.slope, self._normal(self.place)
         begin = self.energy + speed.square().sum(0) / 2
-        for step in range(self.steps):
+        for _ in range(self.steps - 1):
+            place, speed = _turned(place, speed - angle / 2 * slope, angle)
+            slope = self.target.slope(place)
             speed = speed - angle / 2 * slope
-            place, speed = (
-                math.cos(angle) * place + math.sin(angle) * speed,
-                math.cos(angle) * speed - math.sin(angle) * place,
-            )
-            slope, energy = self.target(place, energy=step == self.steps - 1)
-            speed = speed - angle / 2 * slope
+        place, speed = _turned(place, speed - angle / 2 * slope, angle)
+        slope, energy = self.target.slope_and_energy(place)
+        speed = speed - angle / 2 * slope
         change = begin - energy - speed.square().sum(0) / 2
         draw = torch.rand(change.shape, generator=self.source, dtype=change.dtype, device=change.device)
         better = draw.log() < change  # false for NaN
@@ -207,3 +214,8 @@ class _Walk:
         share = float(better.double().mean())
         self.accepted += share
         return share
+
+
+def _turned(place: Tensor, speed: Tensor, angle: float) -> tuple[Tensor, Tensor]:
+    """Free motion: a rotation of place and speed."""
+    return math.cos(angle) * place + math.sin(angle) * speed, math.cos(angle) * speed - math.sin(angle) * place

@@ -129,9 +129,9 @@ def block_weights(
     exponential, variance, factor = fields.square().sum(0) / 2, freedom / chi, 1.0
     for _ in range(3):
         weights = exponential ** _power(factor * variance)
-        shares = weights / weights.mean(1, keepdim=True)
-        factor = factor * float((variance[:, 0] / (shares - 1).square().mean(1)).median())
-    return BlockWeights(shares, freedom, wide)
+        found = weights / weights.mean(1, keepdim=True)
+        factor = factor * float((variance[:, 0] / (found - 1).square().mean(1)).median())
+    return BlockWeights(found, freedom, wide)
 
 
 def independent_events(

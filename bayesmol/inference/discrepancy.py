@@ -219,8 +219,7 @@ def _learned(
         prior, amplitude, length, noise = logs.exp()
         covariance = prior.square() * linear + amplitude.square() * (-0.5 * distance / length.square()).exp()
         value = -log_evidence(covariance + torch.diag(noise.square() + known), targets)
-        value.backward()
-        return value.item(), logs.grad.tolist()
+        return value.item(), torch.autograd.grad(value, logs)[0].tolist()
 
     def best(starts: list[tuple[float, ...]], bounds: list[tuple[float, float]]) -> Any:
         found = [minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds) for start in starts]

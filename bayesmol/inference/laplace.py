@@ -98,9 +98,10 @@ def evidence_precision(
     ----------
     MacKay, Neural Comput. 4, 415 (1992), the fixed point of the evidence.
     """
-    if (mean is None) == (moment is None):
+    given = [part for part in (mean, moment) if part is not None]
+    if len(given) != 1:
         raise DataError(expected("mean, moment", "exactly one of them", "both or none"))
-    _check(gram, mean if moment is None else moment)
+    _check(gram, given[0])
     owner = torch.zeros(len(gram), dtype=torch.long, device=gram.device) if groups is None else groups
     count, gram = int(owner.max()) + 1, gram.double()
     sizes = torch.bincount(owner, minlength=count).to(gram)
@@ -110,7 +111,7 @@ def evidence_precision(
         precision = log_precision.exp()[owner]
         root = cholesky(gram + torch.diag(precision), "precision of the weights")
         inverse = torch.cholesky_inverse(root)
-        centre = inverse @ moment.to(gram) if moment is not None else mean.to(gram)
+        centre = given[0].to(gram) if moment is None else inverse @ moment.to(gram)
         zeros = torch.zeros(count).to(gram)
         determined = sizes - zeros.index_add(0, owner, precision * inverse.diagonal())
         found = (determined / zeros.index_add(0, owner, centre.square())).log()
@@ -127,7 +128,8 @@ def _posterior(gram: Tensor, moment: Tensor, precision: Tensor) -> LinearPosteri
     """With the weights in units of their prior deviations, as the conjugate algebra has them, and back."""
     scale = precision.rsqrt()
     white = posterior_from_gram(scale[:, None] * gram.double() * scale, scale * moment.double())
-    return LinearPosterior(scale * white.mean, white.root / scale[:, None], white.factor)
+    root = torch.diag(1 / scale) if white.root is None else white.root / scale[:, None]
+    return LinearPosterior(scale * white.mean, root, white.factor)
 
 
 def _expanded(precision: float | Tensor, gram: Tensor) -> Tensor:

@@ -106,15 +106,15 @@ class KnownNoise(NoiseLaw):
         return (free - 0.5 * (2 * free).exp()).sum(-1)
 
     def log_prob(self, residuals: Tensor, errors: Tensor | None, free: Tensor) -> Tensor:
-        variance = errors.square() + (2 * free).exp().sum(-1, keepdim=True)
+        variance = _needed(errors).square() + (2 * free).exp().sum(-1, keepdim=True)
         return _normal(residuals, variance.sqrt())
 
     def variances(self, residuals: Tensor, errors: Tensor | None, free: Tensor, source: torch.Generator) -> Tensor:
-        return errors.square() + (2 * free).exp().sum()
+        return _needed(errors).square() + (2 * free).exp().sum()
 
     def check(self, errors: Tensor | None) -> None:
-        if errors is None or not bool((errors > 0).all()):
-            raise DataError(expected("errors", "a positive standard error for each label", "none or zeros"))
+        if not bool((_needed(errors) > 0).all()):
+            raise DataError(expected("errors", "a positive standard error for each label", "zeros"))
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,12 @@ class ContaminatedNoise(NoiseLaw):
         scale, _, ratio = (part.unsqueeze(-1) for part in self.parameters(free))
         inlier = logsigmoid(-free[..., 1:2]) + _normal(residuals, scale)
         return inlier, logsigmoid(free[..., 1:2]) + _normal(residuals, ratio * scale)
+
+
+def _needed(errors: Tensor | None) -> Tensor:
+    if errors is None:
+        raise DataError(expected("errors", "a positive standard error for each label", "none"))
+    return errors
 
 
 def _normal(values: Tensor, scale: Tensor | float) -> Tensor:
