@@ -17,6 +17,7 @@ from bayesmol.units import thermal_energy
 __all__ = ["BoltzmannDensity", "Exact"]
 
 Energy = Callable[[Float[Tensor, "points dimension"]], Float[Tensor, " points"]]
+Surfaces = Callable[[Tensor, int, int | torch.Generator], Tensor]  # rows, draws, seed
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class BoltzmannDensity:
     symmetry: Int[Tensor, "elements dimension"] | None = None
     signs: Float[Tensor, "elements dimension"] | None = None
     exact: Callable[[float], Exact | None] | None = None
-    surfaces: Callable[[Tensor, int, int | torch.Generator], Tensor] | None = None
+    surfaces: Surfaces | None = None
     name: str = "density"
 
     def __post_init__(self) -> None:

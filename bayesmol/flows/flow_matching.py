@@ -105,16 +105,16 @@ class FlowMatching:
         """
         source = generator(seed, next(flow.parameters()).device)
         resumed = checkpoint is not None and Path(checkpoint).exists()
-        rows, evaluations = (None, 0) if resumed else self._first(flow, target, samples, source)
-        matching = cast(Objective, _Matching(self, rows))
+        first, evaluations = ({}, 0) if resumed else self._first(flow, target, samples, source)
+        matching = cast(Objective, _Matching(self, first))
         training = train(matching, flow, target, seed=source, checkpoint=checkpoint, spent=evaluations)
         note = "the flow learned the density of its samples; only weights make averages those of the energy"
         return replace(training, notes=(note,))
 
     def _first(
         self, flow: ContinuousFlow, target: Target, samples: Tensor | None, source: torch.Generator
-    ) -> tuple[Tensor, int]:
-        """Samples of the first round, centred, with the scale of the flow set to theirs."""
+    ) -> tuple[dict[str, Tensor], int]:
+        """Data of the first round, which are centred samples, and their cost; sets the scale of the flow to theirs."""
         evaluations = 0
         if samples is None:
             if (start := getattr(target, "start", None)) is None:
@@ -132,7 +132,7 @@ class FlowMatching:
         freedom = (base.particles - 1) * base.space
         with torch.no_grad():
             flow.transform.log_scale.copy_((rows.square().sum(1).mean() / freedom).log() / 2)
-        return rows, evaluations
+        return {"x": rows}, evaluations
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ class _Matching:
     """Flow matching as the training loop sees it."""
 
     settings: FlowMatching
-    samples: Tensor | None = field(repr=False)
+    first: dict[str, Tensor] = field(repr=False)
 
     @property
     def optimisation(self) -> Optimisation:
@@ -154,7 +154,7 @@ class _Matching:
         self, flow: ContinuousFlow, target: Counted, data: dict[str, Tensor], turn: int, source: torch.Generator
     ) -> dict[str, Tensor]:
         if turn == 0:
-            return {"x": self.samples}
+            return self.first
         with torch.no_grad():
             x, log_q = flow.sample(self.settings.size, seed=source)
         log_w = -target.reduced_energy(x.double()) - log_q.double()

@@ -131,7 +131,7 @@ class ForceField:
     ) -> tuple[Float[Tensor, " points"], Float[Tensor, "points dimension"]]:
         """Energy in eV and its gradient in eV/Å, without autograd."""
         with torch.no_grad():
-            return self._tables(x.dtype, x.device).evaluate(self._checked(x).detach(), gradient=True)
+            return self._tables(x.dtype, x.device).energy_and_gradient(self._checked(x).detach())
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write all parameters into one npz file of plain arrays."""

@@ -92,8 +92,8 @@ def _custom_energy(terms: list[str]) -> dict[str, float]:
         bare.append(";".join(part for part in parts if not _constant(part)))
         constants |= dict(part.split("=") for part in parts if _constant(part))
     own = _SELF.fullmatch(bare[0]) if bare else None
-    surfaces = [_SURFACE.fullmatch(text) for text in bare[1:-1]]
-    if own is None or len(bare) > 3 or None in surfaces or bare[-1] != _PAIR.format(own[1]):
+    surfaces = [match for text in bare[1:-1] if (match := _SURFACE.fullmatch(text))]
+    if own is None or len(bare) > 3 or len(surfaces) < len(bare[1:-1]) or bare[-1] != _PAIR.format(own[1]):
         raise _unknown(bare)
     contrast = 1 / float(constants["soluteDielectric"]) - 1 / float(constants["solventDielectric"])
     found = {"strength": float(own[1]) * contrast * kj() * nm()}

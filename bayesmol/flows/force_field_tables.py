@@ -46,13 +46,21 @@ class Tables:
 
     def evaluate(self, x: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Energy of each row, and its gradient if it is wanted."""
-        energy, slopes = x.new_empty(len(x)), torch.empty_like(x) if gradient else None
-        scratch = Scratch(x)
+        return self.energy_and_gradient(x) if gradient else (self._energy(x, None), None)
+
+    def energy_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy of each row and its gradient."""
+        slopes = torch.empty_like(x)
+        return self._energy(x, slopes), slopes
+
+    def _energy(self, x: Tensor, slopes: Tensor | None) -> Tensor:
+        """Energy of each row; writes the gradients into ``slopes``."""
+        energy, scratch = x.new_empty(len(x)), Scratch(x)
         for first in range(0, len(x), self._size):
             chunk = slice(first, first + self._size)
             part = None if slopes is None else slopes[chunk]
             energy[chunk] = self._chunk(x[chunk], part, scratch)
-        return energy, slopes
+        return energy
 
     def _chunk(self, x: Tensor, slopes: Tensor | None, scratch: Scratch) -> Tensor:
         """Energies of some rows; writes their gradient into ``slopes``."""

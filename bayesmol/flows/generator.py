@@ -104,7 +104,7 @@ class BoltzmannGenerator:
         """
         source = generator(seed)
         rows = None if samples is None else checked_rows(samples, density)
-        kept = None if rows is None else rows[: len(rows) - int(_HELD_OUT * len(rows))]
+        kept, reference = (None, None) if rows is None else _parted(rows)
         found, cost = self._found(density, kept, source)
         system = coordinates(density, found, self.coordinates, seed=integer_seed(source))
         learned = found if kept is not None or self._from_chains(density) else None
@@ -112,7 +112,6 @@ class BoltzmannGenerator:
         flows, trainings = trained_members(
             lambda own, path: self._member(density, system, learned, own, path), seeds, cost, checkpoint
         )
-        reference = None if rows is None else rows[len(kept) :]
         architecture = self.architecture or suitable_architecture(density, system)
         return FittedGenerator(density, system, flows, trainings, architecture, seeds, self.broad, reference)
 
@@ -190,6 +189,12 @@ def suitable_architecture(density: BoltzmannDensity, system: Composed) -> Any:
     if density.species is not None:
         return MixedCouplings()
     return Autoregressive() if len(system.circular) < _MANY else Couplings(layers=4, width=64, bins=16)
+
+
+def _parted(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that are learned from, and the last ones, which are held out."""
+    kept = len(rows) - int(_HELD_OUT * len(rows))
+    return rows[:kept], rows[kept:]
 
 
 def inside(system: Composed, rows: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from bayesmol.data.structures import Structures
 from bayesmol.errors import DataError, expected
-from bayesmol.flows.density import BoltzmannDensity
+from bayesmol.flows.density import BoltzmannDensity, Surfaces
 from bayesmol.flows.learned_surfaces import energy_surfaces, mean_surface
 from bayesmol.posterior import Gaussian, Prediction
 
@@ -186,7 +186,7 @@ def _density(
     frame: Structures,
     start: Tensor,
     temperature: float,
-    surfaces: Callable[[Tensor, int, int | torch.Generator], Tensor] | None,
+    surfaces: Surfaces | None,
     name: str,
 ) -> BoltzmannDensity:
     atoms = len(frame.species)

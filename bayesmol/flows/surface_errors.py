@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmol.errors import DataError, ShapeError, expected
-from bayesmol.flows.density import BoltzmannDensity
+from bayesmol.flows.density import BoltzmannDensity, Surfaces
 from bayesmol.posterior.draws import Draws
 from bayesmol.posterior.estimate import Estimate, kish
 
@@ -95,7 +95,7 @@ def surface_error(
     ShapeError
         If draws are no configurations of the density.
     """
-    if density.surfaces is None:
+    if (learned := density.surfaces) is None:
         raise DataError(expected("density", "one with surfaces", "none", "make it from a learned potential"))
     if surfaces < 20:
         raise DataError(expected("surfaces", "at least 20", surfaces))
@@ -105,7 +105,7 @@ def surface_error(
         raise ShapeError(expected("draws", f"rows of {density.dimension} numbers", tuple(draws.values.shape)))
     values = draws.apply(observable, unit)
     base = values.values.new_zeros(chains, count) if draws.log_weights is None else draws.log_weights
-    log_weights = base.double().flatten() - _shifts(density, rows, draws, surfaces, seed)
+    log_weights = base.double().flatten() - _shifts(density, learned, rows, draws, surfaces, seed)
     flat = values.values.flatten(0, 1)
     means = (log_weights.softmax(1).to(flat) @ flat.reshape(len(flat), -1)).reshape(surfaces, *flat.shape[1:])
     found = [
@@ -117,7 +117,12 @@ def surface_error(
 
 
 def _shifts(
-    density: BoltzmannDensity, rows: Tensor, draws: Draws, surfaces: int, seed: int | torch.Generator
+    density: BoltzmannDensity,
+    learned: Surfaces,
+    rows: Tensor,
+    draws: Draws,
+    surfaces: int,
+    seed: int | torch.Generator,
 ) -> Float[Tensor, "surfaces draws"]:
     """Energies of the surfaces less the mean one, by the thermal energy; zero where a draw has no weight anyway."""
     with torch.no_grad():
@@ -128,7 +133,7 @@ def _shifts(
     if not bool(torch.isfinite(mean[used]).all()):
         raise DataError(expected("draws", "weights of zero outside the domain of the potential", "positive ones"))
     found = torch.zeros(surfaces, len(rows), dtype=torch.float64, device=rows.device)
-    found[:, used] = (density.surfaces(rows[used], surfaces, seed) - mean[used]) / density.kt
+    found[:, used] = (learned(rows[used], surfaces, seed) - mean[used]) / density.kt
     return found
 
 

@@ -142,7 +142,8 @@ class Exploration:
 
     def _start(self, density: BoltzmannDensity, samples: Tensor | None, source: torch.Generator) -> Tensor:
         if samples is None:
-            return density.start.double()[torch.arange(self.walkers) % len(density.start)]
+            start = _given_start(density).double()
+            return start[torch.arange(self.walkers) % len(start)]
         return _some(samples.double(), self.walkers, source)
 
     def filled(
@@ -217,9 +218,13 @@ def suitable(density: BoltzmannDensity, kind: Kind) -> Kind:
 
 
 def _source(density: BoltzmannDensity, samples: Tensor | None, seed: int | torch.Generator) -> torch.Generator:
-    if samples is None and density.start is None:
+    return generator(seed, (_given_start(density) if samples is None else samples).device)
+
+
+def _given_start(density: BoltzmannDensity) -> Float[Tensor, "starts dimension"]:
+    if density.start is None:
         raise DataError(expected("density.start", "a configuration to start from", None, "or give samples"))
-    return generator(seed, (density.start if samples is None else samples).device)
+    return density.start
 
 
 def _by_draw(values: Float[Tensor, "walkers draws dimension"]) -> Float[Tensor, "points dimension"]:

@@ -147,7 +147,7 @@ class _Loop:
 
     def run(self, path: Path | None, every: float) -> Training:
         clock, saved, before = time.process_time(), time.monotonic(), self.count.seconds
-        total = self.settings.steps or math.ceil(60 * self.settings.minutes)
+        total = self.settings.steps or math.ceil(60 * (self.settings.minutes or 0.0))
         with progress(type(self.objective).__name__, total) as advance:
             shown = 0
             while not self.count.reason:

@@ -106,7 +106,7 @@ def checks(evidence: Evidence, density: BoltzmannDensity, *, seed: int | torch.G
     found = [_effective(log_weights), _tail(log_weights), _run(log_weights, seed)]
     found.append(_virial(evidence, density))
     if evidence.forward is not None:
-        found += [_forward(evidence), _gap(evidence), _partition(evidence)]
+        found += [judged(evidence, evidence.forward) for judged in (_forward, _gap, _partition)]
     found.append(_missing(evidence))
     if len(evidence.members) > 1:
         found.append(_members(evidence.members))
@@ -158,8 +158,8 @@ def _virial(evidence: Evidence, density: BoltzmannDensity) -> Check:
     return Check(name, z, limit, _light(abs(z), limit, 5.0), sentence)
 
 
-def _forward(evidence: Evidence) -> Check:
-    reverse, forward = effective_size(evidence.draws.log_weights), forward_effective_size(evidence.forward)
+def _forward(evidence: Evidence, log_weights: Tensor) -> Check:
+    reverse, forward = effective_size(evidence.draws.log_weights), forward_effective_size(log_weights)
     limit = 0.5 * reverse.fraction
     light = _light(-forward.fraction, -limit, -0.2 * reverse.fraction)
     percent = f"{100 * forward.fraction:.3g} % at {forward.draws} {evidence.origin}"
@@ -167,12 +167,12 @@ def _forward(evidence: Evidence) -> Check:
     return Check("forward ESS", forward.fraction, limit, light, sentence)
 
 
-def _gap(evidence: Evidence) -> Check:
+def _gap(evidence: Evidence, log_weights: Tensor) -> Check:
     every = evidence.draws.log_weights
     kept = every[torch.isfinite(every)]
     kept = kept[kept > kept.logsumexp(0) - math.log(len(every)) + _WORTHLESS]
     # A bound from a part of the draws holds with the logarithm of its share: the rest has some of Z, too.
-    bounds = partition_bounds(kept + math.log(len(kept) / len(every)), evidence.forward, block=evidence.block)
+    bounds = partition_bounds(kept + math.log(len(kept) / len(every)), log_weights, block=evidence.block)
     value = float(bounds.gap.value)
     sentence = f"log Z is between {bounds.lower} and {bounds.upper}"
     if lost := len(every) - len(kept):
@@ -180,12 +180,12 @@ def _gap(evidence: Evidence) -> Check:
     return Check("ELBO–EUBO gap", value, 3.0, _light(value, 3.0, 10.0), sentence)
 
 
-def _partition(evidence: Evidence) -> Check:
+def _partition(evidence: Evidence, log_weights: Tensor) -> Check:
     name, limit = "log Z by two ways, z", 3.0
-    weights, forward = evidence.draws.log_weights, evidence.forward
+    weights, size = evidence.draws.log_weights, len(log_weights) / evidence.block
     one = log_partition(weights)
     try:
-        other = free_energy_difference(-weights, forward, effective=(len(weights), len(forward) / evidence.block))
+        other = free_energy_difference(-weights, log_weights, effective=(len(weights), size))
     except ConvergenceError:
         text = "proposal and density do not overlap: Bennett's equation cannot be solved"
         return Check(name, math.inf, limit, "red", text)

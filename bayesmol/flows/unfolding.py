@@ -30,10 +30,17 @@ class SymmetricFlow(nn.Module):
     ----------
     one
         The density before the average.
+
+    Raises
+    ------
+    DataError
+        If the density has no symmetry.
     """
 
     def __init__(self, flow: Flow, system: Composed, density: BoltzmannDensity) -> None:
         super().__init__()
+        if density.symmetry is None:
+            raise DataError(expected("density", "one with a symmetry", "none", "take ForwardKL"))
         self.flow, self.dimension, self.space = flow, density.dimension, density.space
         self.one = Seen(flow, system)
         self._average = Symmetrised(self.one, density.symmetry, density.signs)

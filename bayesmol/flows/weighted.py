@@ -71,6 +71,8 @@ class BoltzmannDraws(Draws):
         Trust report of the proposal; ``None`` if it was not diagnosed.
     """
 
+    _log_weights: Tensor
+
     def __init__(
         self,
         values: Float[Tensor, "1 draw *event"],
@@ -185,7 +187,7 @@ class BoltzmannDraws(Draws):
         return self._derived(super()._mapped(function, unit))
 
     def _derived(self, draws: Draws) -> BoltzmannDraws:
-        other = BoltzmannDraws(draws.values, draws.log_weights, unit=draws.unit, report=self.report)
+        other = BoltzmannDraws(draws.values, self._log_weights, unit=draws.unit, report=self.report)
         other._rule = draws.rule
         for name in ("k_hat", "effective", "verdict"):  # of the weights alone, which are the same
             other.__dict__[name] = getattr(self, name)
