@@ -151,13 +151,14 @@ def primal_fit(model: Model, data: Labelled, unseen: Tensor, seed: int, *, kept:
     """Rows are streamed: only those of the judged and of some more structures stay in memory."""
     others = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     stay = torch.cat([unseen, others[~torch.isin(others, unseen)]])[:kept].sort().values
-    gram, moment, parts = None, None, []
+    size, parts = len(model.scales()) + len(model.references), []
+    gram, moment = model.references.new_zeros(size, size), model.references.new_zeros(size)
     with progress("summing the normal equations", len(data)) as advance:
         for rows in rows_in_chunks(model, data):
             white, noise = rows.whitened(model), rows.noise(model)
             scaled = white / noise[:, None]
-            gram = scaled.T @ white if gram is None else gram.addmm_(scaled.T, white)
-            moment = scaled.T @ rows.targets if moment is None else moment + scaled.T @ rows.targets
+            gram.addmm_(scaled.T, white)
+            moment += scaled.T @ rows.targets
             parts.append(_only(rows, stay))
             advance(len(rows.group.unique()))
     rows = _renumbered(joined(parts), stay)

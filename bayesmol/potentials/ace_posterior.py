@@ -176,11 +176,9 @@ class ACEPotential:
         batch = Structures.coerce(structures).to(dtype=torch.float64)
 
         def variance(inside: Structures) -> Tensor:
-            if prediction is not None:
-                return prediction.energy.epistemic.variance
             return self._functional(self._energy_rows(inside)[0], ENERGY)[1]
 
-        return guarded_strangeness(batch, self.model.representation.species, self.guards, variance)
+        return guarded_strangeness(batch, self.model.representation.species, self.guards, variance, prediction)
 
     def force_factor(self, structures: Any, rank: int = 512, seed: int | torch.Generator = 0) -> list[Tensor]:
         """Matrices W of each structure, (3 atoms, rank) in eV/Å, with Cov(F_s, F_t) ≈ W_s W_tᵀ; see
@@ -246,7 +244,7 @@ class ACEPotential:
         variance = torch.full_like(mean, 1e12)
         if "force_residual" in self.left_out:
             labelled = self.training.has_forces[self.training.structures.structure_index]
-            mean[labelled] = self.training.forces[labelled] - self.left_out["force_residual"]
+            mean[labelled] = self.training.given("forces")[labelled] - self.left_out["force_residual"]
             variance[labelled] = self.left_out["force_variance"]
         force = Gaussian(mean, variance, unit="eV/Å")
         energy = Gaussian(self.left_out["energy_mean"], self.left_out["energy_variance"], unit="eV")

@@ -124,10 +124,10 @@ def joined(parts: list[Rows]) -> Rows:
 def rows(model: Model, labelled: Labelled, dtype: torch.dtype, start: int = 0) -> Rows:
     """Rows of a few structures; groups are numbered from ``start``."""
     structures = labelled.structures
-    has_stress = labelled.stresses is not None and bool(labelled.has_stresses.any())
-    has_force = labelled.forces is not None and bool(labelled.has_forces.any())
+    stresses = labelled.stresses if bool(labelled.has_stresses.any()) else None
+    forces = labelled.forces if bool(labelled.has_forces.any()) else None
     environment = model.representation.environments(structures).to(dtype)
-    design = model.representation.design(environment, forces=has_force, virial=has_stress)
+    design = model.representation.design(environment, forces=forces is not None, virial=stresses is not None)
     baseline = model.baseline(structures)
     composition = model.representation.composition(structures)
     parts = []
@@ -135,18 +135,18 @@ def rows(model: Model, labelled: Labelled, dtype: torch.dtype, start: int = 0) -
         owner = torch.arange(len(structures), device=structures.positions.device)
         values = labelled.energies - baseline[0]
         parts.append(_part(design.energy, values, labelled.energy_errors, ENERGY, owner, structures, composition))
-    if has_force:
+    if forces is not None:
         keep = labelled.has_forces[structures.structure_index].repeat_interleave(3)
         owner = structures.structure_index.repeat_interleave(3)
-        values = (labelled.forces - baseline[1]).reshape(-1)
+        values = (forces - baseline[1]).reshape(-1)
         found = _part(design.forces, values, labelled.force_errors, FORCE, owner, structures, 0 * composition[owner])
         element = species_index(structures.species, model.representation.species).repeat_interleave(3)
         parts.append(_kept(replace(found, element=element), keep))
-    if has_stress:
+    if stresses is not None:
         keep = labelled.has_stresses.repeat_interleave(9) & _upper(len(structures), structures.positions.device)
         volume = structures.cell.det().abs()[:, None, None]
         owner = torch.arange(len(structures), device=volume.device).repeat_interleave(9)
-        values = (labelled.stresses * volume - baseline[2]).reshape(-1)
+        values = (stresses * volume - baseline[2]).reshape(-1)
         errors = None if labelled.stress_errors is None else labelled.stress_errors * volume
         found = _part(design.virial, values, errors, VIRIAL, owner, structures, 0 * composition[owner])
         parts.append(_kept(found, keep))

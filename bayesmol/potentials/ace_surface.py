@@ -129,8 +129,8 @@ class ACESurface(Network):
         energies, forces, virials = self.model.baseline(batch)
         owner = torch.arange(len(batch), device=energies.device) * self.draws // len(batch)
         offset = (self.model.representation.composition(batch) * self.offsets[owner]).sum(1)
-        forces = design.forces.view(-1, 3) + forces
-        strain = design.virial.view(-1, 3, 3) + virials if virial else None
+        forces = design.given("forces").view(-1, 3) + forces
+        strain = design.given("virial").view(-1, 3, 3) + virials if virial else None
         return Surface(design.energy[:, 0] + energies + offset, forces, strain)
 
 

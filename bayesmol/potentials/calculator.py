@@ -101,9 +101,11 @@ class Calculator(AseCalculator):
         ApplicabilityError
             If the structure is outside the domain and ``on_leave="raise"``.
         DataError
-            If ``on_leave`` is set and the model has no domain.
+            If there are no atoms, or ``on_leave`` is set and the model has no domain.
         """
         super().calculate(atoms, list(properties), list(system_changes))
+        if self.atoms is None:
+            raise DataError(expected("atoms", "an ase.Atoms", "none"))
         with torch.no_grad():
             prediction = self.model.predict(Structures.from_ase(self.atoms).to(self.device))
             self._answer(prediction)

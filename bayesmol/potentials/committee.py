@@ -59,12 +59,12 @@ class Committee(Foundation):
     def surface(self, structures: Any, *, virial: bool = False) -> Surface:
         """Mean of the members."""
         energies, forces, virials = self.surfaces(Structures.coerce(structures), virial)
-        return Surface(energies.mean(0), forces.mean(0), virials.mean(0) if virial else None)
+        return Surface(energies.mean(0), forces.mean(0), None if virials is None else virials.mean(0))
 
     def surfaces(self, structures: Structures, virial: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Energies (members, structures), forces (members, atoms, 3) and virials of all members."""
         found = [surface(member, structures, virial=virial) for member in self.members]
-        virials = torch.stack([part.virials.double() for part in found]) if virial else None
+        virials = torch.stack([part.needed_virials.double() for part in found]) if virial else None
         return (
             torch.stack([part.energies.double() for part in found]),
             torch.stack([part.forces.double() for part in found]),
@@ -93,7 +93,7 @@ class Committee(Foundation):
         references = (torch.linalg.pinv(composition) @ (data.energies - energies).T).T
         energies = energies + references @ composition.T
         seen = data.has_forces[data.structures.structure_index]
-        residual = (data.forces - forces.mean(0))[seen].flatten()
+        residual = (data.given("forces") - forces.mean(0))[seen].flatten()
         pairs = {
             ENERGY: (data.energies - energies.mean(0), energies.var(0), counts),
             FORCE: (residual, forces.var(0)[seen].flatten(), torch.ones_like(residual)),
@@ -169,7 +169,7 @@ class CommitteePotential:
         parts: dict[str, Any] = {"energy": _mixture(energies, noise, "eV")}
         flat = self.floors[FORCE].expand(forces.shape[1:])
         parts["forces"] = self._joint(forces, batch) if covariance else _mixture(forces, flat, "eV/Å")
-        if stress:
+        if virials is not None:
             volume = batch.cell.det().abs()[:, None, None]
             extent = self.floors[VIRIAL] * counts[:, None, None] / volume**2
             parts["stress"] = _mixture(self._spread(virials, VIRIAL) / volume, extent.expand(-1, 3, 3), "eV/Å³")
@@ -189,14 +189,12 @@ class CommitteePotential:
         """
 
         def variance(inside: Structures) -> Tensor:
-            if prediction is not None:
-                return prediction.energy.epistemic.variance
             energies = self.committee.surfaces(inside, False)[0]
             energies = energies + self.references @ element_counts(inside, self.species).T
             return self._spread(energies, ENERGY).var(0, correction=0)
 
         batch = Structures.coerce(structures).to(dtype=torch.float64)
-        return guarded_strangeness(batch, self.species, self.guards, variance)
+        return guarded_strangeness(batch, self.species, self.guards, variance, prediction)
 
     def force_factor(self, structures: Any, rank: int = 512, seed: int | torch.Generator = 0) -> list[Tensor]:
         """Matrices W of each structure, (3 atoms, members) in eV/Å: the scaled deviations of the members."""

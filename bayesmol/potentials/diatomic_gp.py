@@ -68,9 +68,8 @@ class DiatomicGP:
             If the structures are not of one pair of atoms without cell, have no energies with standard errors, or fewer
             than five distances.
         """
+        energies, errors = _labels(labelled)
         species, distances = _diatomics(labelled)
-        energies = labelled.energies.double()
-        errors = labelled.energy_errors.double()
         repulsion = _COULOMB * float(species.prod())
         grid = torch.linspace(float(distances.min()), float(distances.max()), _KNOTS, dtype=torch.float64)
         target = energies - repulsion / distances
@@ -79,12 +78,17 @@ class DiatomicGP:
         return DiatomicPotential.of(species, grid, found, {"model": "DiatomicGP", **provenance_of(labelled, seed)})
 
 
-def _diatomics(labelled: Labelled) -> tuple[Tensor, Tensor]:
-    """Atomic numbers and distances."""
-    structures = labelled.structures
+def _labels(labelled: Labelled) -> tuple[Tensor, Tensor]:
+    """Energies and their standard errors."""
     if labelled.energies is None or labelled.energy_errors is None:
         remedy = "add them; zeros say that the energies are exact"
         raise DataError(expected("labelled", "energies with standard errors", "none", remedy))
+    return labelled.energies.double(), labelled.energy_errors.double()
+
+
+def _diatomics(labelled: Labelled) -> tuple[Tensor, Tensor]:
+    """Atomic numbers and distances."""
+    structures = labelled.structures
     if not bool((structures.counts == 2).all()) or bool(structures.pbc.any()):
         raise DataError(expected("labelled", "molecules of two atoms without periodic directions", "others"))
     species = structures.species.view(-1, 2).sort(1).values

@@ -16,6 +16,7 @@ from bayesmol.data.structures import Structures
 from bayesmol.errors import ConvergenceError, DataError, FormatError, expected
 from bayesmol.inference.random import generator
 from bayesmol.posterior import Draws, Gaussian, Prediction
+from bayesmol.potentials.guards import epistemic
 from bayesmol.potentials.surface import Surface
 from bayesmol.potentials.tabulated_splines import spline_coefficients, spline_weights
 from bayesmol.typing import Species
@@ -164,7 +165,7 @@ class DiatomicPotential:
         """
         distances = self.mean_curve.apart(Structures.coerce(structures))[1]
         inside = (distances >= self.grid[0]) & (distances <= self.grid[-1])
-        spread = self._splines.at(distances)[0].std(0) if prediction is None else prediction.energy.epistemic.stddev
+        spread = self._splines.at(distances)[0].std(0) if prediction is None else epistemic(prediction.energy).stddev
         return torch.where(inside, spread, torch.inf)
 
     def predict(self, structures: Any, *, covariance: bool = False) -> Prediction:

@@ -204,10 +204,16 @@ def chunks(structures: Structures, atoms: int = _ATOMS) -> Iterator[slice]:
 
 
 def _joined(parts: list[Surface]) -> Surface:
-    virials = None if parts[0].virials is None else torch.cat([part.virials for part in parts])
+    virials = None if parts[0].virials is None else torch.cat([part.needed_virials for part in parts])
     return Surface(torch.cat([part.energies for part in parts]), torch.cat([part.forces for part in parts]), virials)
 
 
 def _stacked(parts: list[Design]) -> Design:
-    columns = [[getattr(part, name) for part in parts] for name in ("energy", "forces", "virial", "atomic", "species")]
-    return Design(*(None if column[0] is None else torch.cat(column) for column in columns))
+    first = parts[0]
+    return Design(
+        torch.cat([part.energy for part in parts]),
+        None if first.forces is None else torch.cat([part.given("forces") for part in parts]),
+        None if first.virial is None else torch.cat([part.given("virial") for part in parts]),
+        torch.cat([part.atomic for part in parts]),
+        torch.cat([part.species for part in parts]),
+    )

@@ -206,7 +206,7 @@ def _moments(model: LayerModel, rows: LayerRows, found: LeftOutRows, data: Label
     moments: dict[str, Tensor] = {}
     energy, force = rows.kind == ENERGY, rows.kind == FORCE
     if bool(energy.any()):
-        moments["energy_mean"] = data.energies - found.residual[energy]
+        moments["energy_mean"] = data.given("energies") - found.residual[energy]
         moments["energy_variance"] = total[energy]
         moments["strangeness"] = (variance[energy] / rows.extent[energy]).sqrt()
     if bool(force.any()):

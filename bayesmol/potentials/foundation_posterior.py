@@ -121,7 +121,7 @@ class FoundationPotential:
         offset = composition @ self.model.references
         white = {
             "energy": self.model.whitened(design.energy, composition),
-            "forces": self.model.whitened(design.forces),
+            "forces": self.model.whitened(design.given("forces")),
         }
         energy = self._functional(white["energy"], ENERGY)
         energy = (energy[0] + base.energies + offset, energy[1] + unknown_variance(composition, self.guards))
@@ -137,8 +137,8 @@ class FoundationPotential:
             found["blocks"] = [block + floors[FORCE] * torch.eye(len(block)).to(block) for block in known]
         if stress:
             volume = batch.cell.det().abs()[:, None, None]
-            mean, variance = self._functional(self.model.whitened(design.virial), VIRIAL)
-            mean, variance = mean.reshape(-1, 3, 3) + base.virials, variance.reshape(-1, 3, 3)
+            mean, variance = self._functional(self.model.whitened(design.given("virial")), VIRIAL)
+            mean, variance = mean.reshape(-1, 3, 3) + base.needed_virials, variance.reshape(-1, 3, 3)
             noise = floors[VIRIAL] * batch.counts[:, None, None]
             found["stress"] = _noisy((mean / volume, variance / volume**2), noise / volume**2)
         return found
@@ -170,9 +170,9 @@ class FoundationPotential:
             batch, self.model.heads @ weights[1:], virial=virial
         )
         stiff = 1 + weights[0]
-        virials = stiff * base.virials + design.virial.reshape(-1, 3, 3) if virial else None
+        virials = stiff * base.needed_virials + design.given("virial").reshape(-1, 3, 3) if virial else None
         energies = stiff * base.energies + design.energy[:, 0] + offset
-        return Surface(energies, stiff * base.forces + design.forces.reshape(-1, 3), virials)
+        return Surface(energies, stiff * base.forces + design.given("forces").reshape(-1, 3), virials)
 
     def strangeness(self, structures: Any, prediction: Prediction | None = None) -> Float[Tensor, " structures"]:
         """Epistemic standard deviation of the energy for the root of the number of atoms, in eV: higher is stranger.
@@ -182,11 +182,9 @@ class FoundationPotential:
         """
 
         def variance(inside: Structures) -> Tensor:
-            if prediction is not None:
-                return prediction.energy.epistemic.variance
             return self._functional(self.features(inside), ENERGY)[1]
 
-        return guarded_strangeness(self._placed(structures), self.model.species, self.guards, variance)
+        return guarded_strangeness(self._placed(structures), self.model.species, self.guards, variance, prediction)
 
     def features(self, structures: Any) -> Float[Tensor, "structures weights"]:
         """Features in which the correction is linear with a unit prior; no backward pass is needed."""
@@ -199,7 +197,7 @@ class FoundationPotential:
         Exact if ``rank`` reaches the number of weights, which is small; else the best of that rank, without chance.
         """
         batch = self._placed(structures)
-        white = self.model.whitened(self._rows(batch)[1].forces)
+        white = self.model.whitened(self._rows(batch)[1].given("forces"))
         root = self.posterior.spread(torch.eye(white.shape[1]).to(white))
         factor = truncated(self.model.widths[FORCE].sqrt() * white @ root, rank)
         return list(factor.split((3 * batch.counts).tolist()))
@@ -241,7 +239,7 @@ class FoundationPotential:
         variance = torch.full_like(mean, 1e12)
         if "force_residual" in self.left_out:
             labelled = self.training.has_forces[self.training.structures.structure_index]
-            mean[labelled] = self.training.forces[labelled] - self.left_out["force_residual"]
+            mean[labelled] = self.training.given("forces")[labelled] - self.left_out["force_residual"]
             variance[labelled] = self.left_out["force_variance"]
         energy = Gaussian(self.left_out["energy_mean"], self.left_out["energy_variance"], unit="eV")
         forces = Gaussian(mean, variance, unit="eV/Å")

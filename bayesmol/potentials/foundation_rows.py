@@ -128,13 +128,12 @@ def leading(foundation: LayeredFoundation, structures: Structures, rank: int, *,
 
 def with_scale(surface: Surface, design: Design) -> Design:
     """The same design with the energy of the foundation as its first column: what is too soft can be made stiffer."""
-    parts: dict[str, Any] = {"energy": surface.energies[:, None], "forces": surface.forces.reshape(-1, 1)}
-    parts["virial"] = None if surface.virials is None else surface.virials.reshape(-1, 1)
-    found = {
-        name: None if (rest := getattr(design, name)) is None else torch.cat([first, rest], 1)
-        for name, first in parts.items()
-    }
-    return Design(**found, atomic=design.atomic, species=design.species)
+    energy, forces, virial = torch.cat([surface.energies[:, None], design.energy], 1), design.forces, design.virial
+    if forces is not None:
+        forces = torch.cat([surface.forces.reshape(-1, 1), forces], 1)
+    if virial is not None:
+        virial = torch.cat([surface.needed_virials.reshape(-1, 1), virial], 1)
+    return replace(design, energy=energy, forces=forces, virial=virial)
 
 
 def layer_rows(

@@ -43,7 +43,8 @@ def from_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> FoundationP
     try:
         foundation = restored(header["foundation"])
         model = LayerModel(tuple(header["species"]), **under(arrays, "model"))
-        posterior = LinearPosterior(**{"root": None, **under(arrays, "posterior")})
+        parts = under(arrays, "posterior")
+        posterior = LinearPosterior(parts["mean"], parts.get("root"), parts["factor"])
         training = restored_labels(header["source"], under(arrays, "training"))
         left_out, probes = under(arrays, "left_out"), under(arrays, "probe")
         return FoundationPotential(

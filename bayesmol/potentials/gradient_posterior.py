@@ -18,6 +18,7 @@ from bayesmol.potentials.gradient_kernel import GradientKernel
 from bayesmol.potentials.gradient_left_out import left_out
 from bayesmol.potentials.gradient_solver import ConjugateGradients, Exact, noisy, pivoted_root
 from bayesmol.potentials.gradient_state import parts, state
+from bayesmol.potentials.guards import epistemic
 from bayesmol.representation.distances import pair_permutations
 from bayesmol.representation.symmetry import Topology
 
@@ -125,7 +126,7 @@ class GradientGPPotential:
     def strangeness(self, structures: Any, prediction: Prediction | None = None) -> Float[Tensor, " structures"]:
         """Largest standard deviation of the mean force on an atom, per direction, in eV/Å; higher is stranger."""
         prediction = prediction or self.predict(structures)
-        variance = prediction.forces.epistemic.variance.mean(1)
+        variance = epistemic(prediction.forces).variance.mean(1)
         return variance.view(len(prediction), -1).amax(1).sqrt()
 
     def force_factor(

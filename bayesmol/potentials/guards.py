@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmol.data.structures import Structures
+from bayesmol.errors import DataError, expected
+from bayesmol.posterior import Posterior, Prediction
 from bayesmol.representation.neighbours import neighbours
 from bayesmol.representation.radial import element_counts, species_index
 
@@ -75,8 +77,26 @@ def too_close(structures: Structures, species: tuple[int, ...], limits: Guards) 
     return flags
 
 
+def epistemic(posterior: Posterior) -> Posterior:
+    """What more data would narrow, of a prediction that a strangeness is made of.
+
+    Raises
+    ------
+    DataError
+        If it is not known apart.
+    """
+    if (found := posterior.epistemic) is None:
+        got = f"a {type(posterior).__name__} without"
+        raise DataError(expected("prediction", "one of this potential, with its epistemic part", got, "leave it out"))
+    return found
+
+
 def guarded_strangeness(
-    structures: Structures, species: tuple[int, ...], limits: Guards, variance: Callable[[Structures], Tensor]
+    structures: Structures,
+    species: tuple[int, ...],
+    limits: Guards,
+    variance: Callable[[Structures], Tensor],
+    prediction: Prediction | None = None,
 ) -> Float[Tensor, " structures"]:
     """Standard deviation of each energy for the root of the number of atoms, in eV: higher is stranger.
 
@@ -87,6 +107,8 @@ def guarded_strangeness(
     ----------
     variance
         Epistemic variance (eV²) of the energies of structures that hold trained elements only.
+    prediction
+        Of these structures, which saves the work.
     """
     scores = torch.full((len(structures),), torch.inf, dtype=torch.float64, device=structures.positions.device)
     known = torch.isin(structures.species, torch.tensor(species, device=structures.species.device))
@@ -97,5 +119,6 @@ def guarded_strangeness(
     inside = structures[fit.nonzero()[:, 0]]
     far = unknown_variance(element_counts(inside, species), limits) > 0
     far = far | too_close(inside, species, limits)
-    scores[fit] = torch.where(far, torch.inf, (variance(inside) / inside.counts).sqrt())
+    known_variance = variance(inside) if prediction is None else epistemic(prediction.energy).variance
+    scores[fit] = torch.where(far, torch.inf, (known_variance / inside.counts).sqrt())
     return scores

@@ -94,6 +94,8 @@ def contracted(
         slopes = _edge_slopes(atomic, leaves, environment, graph) if differentiate else None
     kept = atomic if graph else atomic.detach()
     energy = kept.new_zeros(environment.structures, kept.shape[1]).index_add(0, environment.structure, kept)
+    if slopes is None:
+        return Design(energy, None, None, kept, environment.species)
     rows = _force_rows(slopes, environment) if forces else None
     strain = _virial_rows(slopes, environment) if virial else None
     return Design(energy, rows, strain, kept, environment.species)
@@ -104,6 +106,7 @@ def _edge_slopes(
 ) -> Float[Tensor, "columns edges 3"]:
     """Derivative of the sum of each column by the edge vectors."""
     columns = atomic.shape[1]
+    parts: list[Tensor | None]
     if columns == 1:
         found = torch.autograd.grad(atomic.sum(), leaves, create_graph=graph, allow_unused=True)
         parts = [None if part is None else part[None] for part in found]

@@ -147,7 +147,7 @@ def network_rows(network: Network, batch: Batch) -> PerceptronRows:
     return PerceptronRows(
         torch.cat([part.energy for part in parts]).reshape(shape[0], *shape[2:]),
         batch.environment.species.reshape(structures, atoms),
-        torch.cat([part.forces for part in parts]).reshape(shape).permute(0, 2, 3, 1).contiguous(),
+        torch.cat([part.given("forces") for part in parts]).reshape(shape).permute(0, 2, 3, 1).contiguous(),
         batch.energies.double(),
         batch.forces.double().reshape(shape[:2]),
     )

@@ -77,7 +77,7 @@ def force_scale(data: Labelled) -> float:
     """Root mean square force label in eV/Å, or, without forces, deviation of the energy of an atom in eV."""
     if bool(data.has_forces.any()):
         rows = data.has_forces[data.structures.structure_index]
-        found = float(data.forces[rows].square().mean().sqrt())
+        found = float(data.given("forces")[rows].square().mean().sqrt())
     else:
-        found = float((data.energies / data.structures.counts).std(correction=0))
+        found = float((data.given("energies") / data.structures.counts).std(correction=0))
     return max(found, 1e-6)

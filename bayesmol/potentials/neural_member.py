@@ -83,11 +83,8 @@ def moments(
     The baseline is in the mean. Members count alike; the covariance is the mean of theirs and the sample covariance of
     their means.
     """
-    environment, found = None, []
-    for member in members:
-        network = member.energy.network
-        environment = network.environments(structures) if environment is None else environment
-        found.append(member.columns(environment, forces=forces, virial=virial))
+    environment = members[0].energy.network.environments(structures)
+    found = [member.columns(environment, forces=forces, virial=virial) for member in members]
     energies, force, strain = members[0].energy.baseline(structures)
     kinds = environment.species
     base = {"energy": energies, "atomic": members[0].energy.references.to(energies)[kinds]}

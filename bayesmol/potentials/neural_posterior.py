@@ -143,11 +143,10 @@ class NetworkPotential:
         """
 
         def variance(inside: Structures) -> Tensor:
-            if prediction is not None:
-                return prediction.energy.epistemic.variance
             return self.scales.energy * self._energy_moments(inside).variance
 
-        return guarded_strangeness(self._placed(structures), self.model.network.species, self.guards, variance)
+        batch, species = self._placed(structures), self.model.network.species
+        return guarded_strangeness(batch, species, self.guards, variance, prediction)
 
     def _energy_moments(self, batch: Structures) -> Moments:
         parts = [moments(self.members, part, forces=False)["energy"] for part in chunks(batch)]

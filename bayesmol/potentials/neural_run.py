@@ -56,7 +56,7 @@ class Run:
             wrong = (found.energy[:, 0].detach() - batch.energies).square() / batch.counts * batch.has_energies
             known = batch.has_forces[batch.environment.structure]
             energy.append(float(wrong.sum()))
-            force.append(float(((found.forces.reshape(-1, 3) - batch.forces).square().mean(1) * known).sum()))
+            force.append(float(((found.given("forces").reshape(-1, 3) - batch.forces).square().mean(1) * known).sum()))
         atoms = (self.validation.has_forces * self.validation.counts).sum()
         counts = (float(self.validation.has_energies.sum()), float(atoms))
         return sum(energy) / max(counts[0], 1.0), sum(force) / max(counts[1], 1.0)
@@ -71,7 +71,7 @@ class Run:
             counts = found.energy.new_zeros(len(batch), len(network.species))
             index = batch.environment.structure, batch.environment.species
             counts.index_put_(index, counts.new_ones(len(index[0])), accumulate=True)
-            forces = torch.nn.functional.pad(found.forces, (0, len(network.species)))
+            forces = torch.nn.functional.pad(found.given("forces"), (0, len(network.species)))
             known = batch.has_energies.bool(), batch.has_forces[index[0]].bool().repeat_interleave(3)
             rows = torch.cat([torch.cat([found.energy, counts], 1)[known[0]], forces[known[1]]])
             labels = torch.cat([batch.energies[known[0]], batch.forces.flatten()[known[1]]])
@@ -82,9 +82,11 @@ class Run:
     @cached_property
     def normal_equations(self) -> tuple[Tensor, Tensor]:
         """Gram matrix of the rows and their product with the labels, both over the noise."""
-        gram = moment = None
+        size = len(self.energy.head) + len(self.energy.shift)
+        zeros = torch.zeros(size, dtype=torch.float64, device=self.energy.head.device)
+        gram, moment = torch.diag(zeros), zeros
         for rows, labels, noise in self.rows():
             scaled = rows / noise[:, None]
-            gram = scaled.T @ rows if gram is None else gram + scaled.T @ rows
-            moment = scaled.T @ labels if moment is None else moment + scaled.T @ labels
+            gram = gram + scaled.T @ rows
+            moment = moment + scaled.T @ labels
         return gram, moment

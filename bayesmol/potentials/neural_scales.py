@@ -65,7 +65,7 @@ def fitted_scales(members: tuple[Member, ...], data: Labelled, *, size: int = 64
         mean, variance = (torch.cat([getattr(part["forces"], name) for part in found]) for name in ("mean", "variance"))
         known = data.has_forces[data.structures.structure_index].repeat_interleave(3)
         groups = torch.nn.functional.one_hot(kinds, len(species)).repeat_interleave(3, 0).to(mean)
-        residual = (data.forces.flatten() - mean)[known]
+        residual = (data.given("forces").flatten() - mean)[known]
         given = 0 if data.force_errors is None else data.force_errors.flatten().square()[known]
         force, spread = _likeliest(residual, variance[known], groups[known], given)
     return Scales(energy, force, noise, spread)

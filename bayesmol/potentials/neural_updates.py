@@ -54,7 +54,7 @@ def _rows(potential: NetworkPotential, data: Labelled) -> tuple[Tensor, Tensor, 
         given = 0.0 if data.force_errors is None else data.force_errors.flatten().square()
         spread = potential.scales.force_noise[potential.model.network.kinds(data.structures)].repeat_interleave(3)
         rows.append(own["forces"].factor[known])
-        residuals.append((data.forces.flatten() - own["forces"].mean)[known])
+        residuals.append((data.given("forces").flatten() - own["forces"].mean)[known])
         noise.append((spread + given)[known])
     return torch.cat(rows), torch.cat(residuals), torch.cat(noise)
 

@@ -100,7 +100,7 @@ def residuals(
     deviation = (run.noise[0] * batch.counts.to(found.energy)).sqrt()
     energy = (found.energy[:, 0] - batch.energies) * batch.has_energies / deviation
     known = batch.has_forces[batch.environment.structure] / run.noise[1] ** 0.5
-    force = (found.forces.reshape(-1, 3) - batch.forces) * known[:, None]
+    force = (found.given("forces").reshape(-1, 3) - batch.forces) * known[:, None]
     return torch.cat([energy, force.flatten()])
 
 

@@ -33,14 +33,18 @@ def fitted_residual(foundation: Foundation, train: Labelled, specification: Any,
     """
     from bayesmol.potentials.ace import BayesianACE
 
-    data = train.to(dtype=torch.float64)
-    virial = data.stresses is not None and bool(data.has_stresses.all())
-    if data.stresses is not None and not virial:
-        data = replace(data, stresses=None, stress_errors=None, has_stresses=None)
-    base = foundation.surface(data.structures, virial=virial)
+    data = _whole(train.to(dtype=torch.float64))
+    base = foundation.surface(data.structures, virial=data.stresses is not None)
     learned = (specification or BayesianACE()).fit(difference(data, base), seed=seed)
     own = foundation.surface(learned.training.structures) if len(learned.training) < len(data) else base
     return ResidualPotential(foundation, learned, Surface(own.energies, own.forces), probe(data.structures, base))
+
+
+def _whole(data: Labelled) -> Labelled:
+    """The labels without stresses, if some structure has none."""
+    if data.stresses is None or bool(data.has_stresses.all()):
+        return data
+    return replace(data, stresses=None, stress_errors=None, has_stresses=torch.zeros_like(data.has_stresses))
 
 
 def difference(labelled: Labelled, base: Surface, sign: float = -1.0) -> Labelled:
@@ -61,7 +65,7 @@ def shifted(prediction: Prediction, base: Surface, volume: Tensor) -> Prediction
     """The same distributions about other means."""
     stress = prediction.stress
     if stress is not None:
-        stress = _moved(stress, base.virials / volume[:, None, None])
+        stress = _moved(stress, base.needed_virials / volume[:, None, None])
     energy, forces = _moved(prediction.energy, base.energies), _moved(prediction.forces, base.forces)
     return replace(prediction, energy=energy, forces=forces, stress=stress)
 
@@ -142,7 +146,7 @@ class ResidualPotential:
         """The mean alone."""
         batch = Structures.coerce(structures).to(dtype=torch.float64)
         base, own = self.foundation.surface(batch, virial=virial), surface(self.residual, batch, virial=virial)
-        virials = base.virials + own.virials if virial else None
+        virials = base.needed_virials + own.needed_virials if virial else None
         return Surface(base.energies + own.energies, base.forces + own.forces, virials)
 
     def strangeness(self, structures: Any, prediction: Prediction | None = None) -> Float[Tensor, " structures"]:
@@ -171,11 +175,8 @@ class ResidualPotential:
 
     def update(self, labelled: Labelled) -> ResidualPotential:
         """Posterior after more labelled structures with the same hyper-parameters."""
-        data = labelled.to(dtype=torch.float64)
-        virial = data.stresses is not None and bool(data.has_stresses.all())
-        if data.stresses is not None and not virial:
-            data = replace(data, stresses=None, stress_errors=None, has_stresses=None)
-        base = self.foundation.surface(data.structures, virial=virial)
+        data = _whole(labelled.to(dtype=torch.float64))
+        base = self.foundation.surface(data.structures, virial=data.stresses is not None)
         return replace(self, residual=self.residual.update(difference(data, base)))
 
     def leave_one_out(self) -> Prediction:

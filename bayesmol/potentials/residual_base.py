@@ -176,4 +176,4 @@ def _as_surface(labelled: Labelled, virial: bool) -> Surface:
         if labelled.stresses is None or not bool(labelled.has_stresses.all()):
             raise DataError(expected("reference", "stresses of each structure", "none"))
         virials = labelled.stresses * labelled.structures.cell.det().abs()[:, None, None]
-    return Surface(labelled.energies, labelled.forces, virials)
+    return Surface(labelled.energies, labelled.given("forces"), virials)

@@ -24,6 +24,19 @@ class Surface:
     forces: Float[Tensor, "atoms 3"]
     virials: Float[Tensor, "structures 3 3"] | None = None
 
+    @property
+    def needed_virials(self) -> Float[Tensor, "structures 3 3"]:
+        """The virials where one cannot do without.
+
+        Raises
+        ------
+        DataError
+            If they are not there.
+        """
+        if self.virials is None:
+            raise DataError(expected("surface", "virials", "none", "virial=True"))
+        return self.virials
+
 
 def surface(model: Any, structures: Any, *, virial: bool = False) -> Surface:
     """Mean energies and forces of structures: those of ``model.predict``, without the cost of the variances.

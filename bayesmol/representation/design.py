@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,18 @@ class Design:
     virial: Float[Tensor, "virial_rows columns"] | None
     atomic: Float[Tensor, "atoms own"]
     species: Tensor
+
+    def given(self, rows: Literal["forces", "virial"]) -> Tensor:
+        """Rows that are needed.
+
+        Raises
+        ------
+        DataError
+            If they are not there.
+        """
+        if (found := getattr(self, rows)) is None:
+            raise DataError(expected("design", f"rows of {rows}", "none", f"{rows}=True"))
+        return found
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import bayesmol as bm
+from bayesmol.errors import DataError
+from bayesmol.posterior import Gaussian, Prediction
 from bayesmol.potentials.guards import guarded_strangeness, guards, merged, too_close, unknown_variance
 from bayesmol.representation.radial import element_counts
 
@@ -73,3 +75,15 @@ def test_strangeness_is_infinite_outside_of_the_limits(data):
     assert scores.tolist() == [float("inf"), float("inf"), 2.0] and asked == [2]
     nitrogen = replace(structures, species=torch.full_like(species, 7))
     assert bool(guarded_strangeness(nitrogen, SPECIES, limits, variance).isinf().all()) and asked == [2]
+
+
+def test_strangeness_by_a_prediction_needs_its_epistemic_part(data):
+    structures, limits = data.structures[:2], guards(data.structures, SPECIES, 6.0)
+    four, nine = torch.full((2,), 4.0).double(), torch.full((2,), 9.0).double()
+    forces = Gaussian(structures.positions, torch.ones_like(structures.positions), unit="eV/Å")
+    known = Prediction(Gaussian(four, nine, unit="eV", epistemic_variance=four), forces, structures.pointer)
+    scores = guarded_strangeness(structures, SPECIES, limits, lambda inside: nine, known)
+    torch.testing.assert_close(scores, (four / structures.counts).sqrt())
+    plain = replace(known, energy=Gaussian(four, nine, unit="eV"))
+    with pytest.raises(DataError, match="epistemic"):
+        guarded_strangeness(structures, SPECIES, limits, lambda inside: nine, plain)

@@ -62,3 +62,10 @@ def test_bad_input(process, ethanol):
         surface(BaseException(), ethanol[2].structures)
     with pytest.raises(DataError, match="virial"):
         surface(process, ethanol[2].structures, virial=True)
+
+
+def test_virials_that_were_not_asked_for_are_named():
+    found = Surface(torch.zeros(1), torch.zeros(2, 3))
+    with pytest.raises(DataError, match="virials"):
+        _ = found.needed_virials
+    assert replace(found, virials=torch.ones(1, 3, 3)).needed_virials.sum() == 9

@@ -171,3 +171,10 @@ def test_channel_counts():
     assert abs(weights / rows - 3.3) < 3 * (2 * 5 + 2 * 8 + 23) * 4 / rows + 1e-9
     with pytest.raises(DataError, match="rows"):
         channel_counts(0, 3, (3, 3, 3))
+
+
+def test_rows_that_were_not_asked_for_are_named(representation, structures):
+    found = compute(representation, structures, forces=True)
+    assert found.given("forces") is found.forces
+    with pytest.raises(DataError, match="virial"):
+        found.given("virial")
