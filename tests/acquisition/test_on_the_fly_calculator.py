@@ -1,11 +1,13 @@
 """The calculator hands on the answers of a learner, once for each structure."""
 
 import numpy as np
+import pytest
 import torch
 from ase.build import molecule
 
 from bayesmol.acquisition.learner import Answer
 from bayesmol.acquisition.on_the_fly_calculator import LearningCalculator
+from bayesmol.errors import DataError
 
 
 class Fake:
@@ -38,3 +40,8 @@ def test_a_run_is_taken_up_without_asking():
     assert atoms.get_potential_energy() == -1.5 and atoms.get_potential_energy(force_consistent=True) == -1.5
     np.testing.assert_array_equal(atoms.get_forces(), forces)
     assert learner.calls == 0 and calculator.answer is None
+
+
+def test_atoms_are_needed():
+    with pytest.raises(DataError, match="atoms"):
+        LearningCalculator(Fake()).calculate()

@@ -95,3 +95,6 @@ def test_bad_input_is_named():
         parts("x", torch.tensor([0.0, float("nan")]))
     with pytest.raises(ShapeError, match="features"):
         worst_slab_coverage(normal(10, 2), torch.ones(10, dtype=torch.bool), seed=0)
+    for options in ({"directions": 0}, {"mass": 1.5}):
+        with pytest.raises(DataError, match="mass, directions"):
+            worst_slab_coverage(normal(200, 2), torch.ones(200, dtype=torch.bool), seed=0, **options)

@@ -95,3 +95,5 @@ def test_a_flow_without_symmetry_is_refused(mirrored, normal, source):
     flow = Couplings(layers=0).build(torch.zeros(2, dtype=torch.bool), seed=0)
     with pytest.raises(DataError, match="symmetry"):
         UnfoldedKL(optimisation=Optimisation(steps=2)).fit(flow, mirrored, draws(normal, source), seed=0)
+    with pytest.raises(DataError, match="symmetry"):
+        flow_of(BoltzmannDensity(mirrored.energy, 2), layers=0)

@@ -100,4 +100,6 @@ def test_known_noise_needs_errors():
         KnownNoise().check(None)
     with pytest.raises(DataError, match="standard error"):
         KnownNoise(jitter=True).check(tensor([0.1, 0.0]))
+    with pytest.raises(DataError, match="standard error"):
+        KnownNoise().log_prob(tensor([0.1, 0.0]), None, tensor([]))
     GaussianNoise().check(None)

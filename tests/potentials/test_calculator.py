@@ -199,6 +199,8 @@ def test_bad_arguments():
         Calculator(Fake(), level=90)
     with pytest.raises(DataError, match="model: expected a fitted model, got GradientGP"):
         Calculator(GradientGP())
+    with pytest.raises(DataError, match="atoms"):
+        Calculator(Fake()).calculate()
 
 
 def test_a_potential_makes_its_calculator(model, data, ethanol):
