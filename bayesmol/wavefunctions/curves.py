@@ -249,7 +249,7 @@ def _labelled(points: list[_Point]) -> Labelled:
         if one.verdict == "suspect":
             warnings.warn(f"geometry {place} has a suspect energy: {one.text}", stacklevel=3)
     labelled = _labels(fine) if fine else None
-    if len(fine) < len(points):
+    if labelled is None or len(fine) < len(points):
         raise RefusedLabelsError(labelled, {k: one.text for k, one in enumerate(points) if one.verdict == "refused"})
     return labelled
 

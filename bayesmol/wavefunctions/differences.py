@@ -199,9 +199,15 @@ def _shared(first: Sampled, second: Sampled) -> tuple[_Walkers, _Walkers]:
     energy_a, log_a = _looked(first, back)
     carried, other_volume = warp.forward(first.r)
     energy_b, log_b = _looked(second, carried)
-    mine = _Walkers(first.energy.log_density, log_b + torch.from_numpy(other_volume), first.energy.local, energy_b)
-    theirs = _Walkers(log_a, second.energy.log_density + torch.from_numpy(volume), energy_a, second.energy.local)
+    mine = _Walkers(_density(first), log_b + torch.from_numpy(other_volume), first.energy.local, energy_b)
+    theirs = _Walkers(log_a, _density(second) + torch.from_numpy(volume), energy_a, second.energy.local)
     return mine, theirs
+
+
+def _density(side: Sampled) -> Float[Tensor, "walkers draws"]:
+    if side.energy.log_density is None:
+        raise DataError(expected("energy", "the log-densities of its walkers", "none"))
+    return side.energy.log_density
 
 
 def _warp(first: System, second: System) -> SpaceWarp:

@@ -15,6 +15,7 @@ from bayesmol.wavefunctions.energy import Energy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from bayesmol.posterior import Draws
     from bayesmol.wavefunctions.extrapolation import Extrapolated
 
 __all__ = ["autocorrelation", "cusps", "densities", "extrapolation", "histogram", "training"]
@@ -118,10 +119,10 @@ def extrapolation(found: Extrapolated, *, level: float = 0.95, lines: Mapping[st
     style = {"fmt": "o", "color": INK, "markersize": 3, "capsize": 2, "elinewidth": 0.8}
     energies, errors = found.energies.value.numpy(), found.energies.standard_error.numpy()
     panel.errorbar(v, energies, yerr=errors, xerr=dv, label="wavefunctions", **style)
-    if found.reason:
+    if found.energy is None or found.slope is None:
         panel.set_title(f"no extrapolation: {found.reason}", fontsize=8, wrap=True)
     else:
-        _band(panel, found, level)
+        _band(panel, (found.energy, found.slope), 1.1 * float(found.variances.value.max()), level)
     _lines(panel.axhline, lines)
     panel.set(xlabel="variance of the local energy (Ha²)", ylabel="energy (Ha)")
     if len(v):
@@ -131,9 +132,9 @@ def extrapolation(found: Extrapolated, *, level: float = 0.95, lines: Mapping[st
     return figure
 
 
-def _band(panel: Any, found: Extrapolated, level: float) -> None:
-    x = np.linspace(0, 1.1 * float(found.variances.value.max()), 60)
-    intercept, slope = (draws.values.flatten().numpy() for draws in (found.energy, found.slope))
+def _band(panel: Any, line: tuple[Draws, Draws], end: float, level: float) -> None:
+    x = np.linspace(0, end, 60)
+    intercept, slope = (draws.values.flatten().numpy() for draws in line)
     ends = [(1 - level) / 2, 0.5, (1 + level) / 2]
     lower, middle, upper = np.quantile(intercept[:, None] + slope[:, None] * x, ends, axis=0)
     panel.fill_between(x, lower, upper, color=GOOD, alpha=0.2, linewidth=0, label=f"{100 * level:g} % band")
