@@ -12,11 +12,11 @@ __all__ = ["batched", "laplacian_chunk"]
 
 _CHUNK = {"cpu": 16}  # walkers at once whose arrays stay in the caches: 16 take ⅔ of the time of 128, ½ of that of 512
 _CHUNK_ELSEWHERE = 1024
-_DERIVATIVES = 4000  # of all pairs of electrons at once, likewise: one walker of water takes ⅔ of the time of 16
+_DERIVATIVES = 12000  # of all pairs of electrons at once, likewise: four walkers of water
 
 
 def laplacian_chunk(electrons: int) -> int:
-    """Walkers at once for Laplacians, whose arrays grow with the cube of the electrons: 16 of Be, one of water."""
+    """Walkers at once for Laplacians, whose arrays grow with the cube of the electrons: 16 of B, four of water."""
     each = 3 * max(electrons, 2) ** 3
     fits = max(1, _DERIVATIVES // each)
     return min(_CHUNK["cpu"], fits) if jax.default_backend() == "cpu" else _CHUNK_ELSEWHERE

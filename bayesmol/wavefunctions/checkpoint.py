@@ -19,7 +19,7 @@ from bayesmol.files import replacing
 __all__ = ["leaves", "read_checkpoint", "restored", "write_checkpoint"]
 
 _KEY = "bayesmol_wavefunction_training"
-_VERSION = 2  # of the file and of the wavefunctions in it
+_VERSION = 3  # of the file and of the wavefunctions in it
 
 
 def write_checkpoint(

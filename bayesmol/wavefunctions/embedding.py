@@ -11,15 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bayesmol.wavefunctions.locality import each_electron, messages
 from bayesmol.wavefunctions.molecule import Molecule
-from bayesmol.wavefunctions.pair_features import (
-    BETWEEN_ELECTRONS,
-    NEAR_NUCLEI,
-    PAIR_FEATURES,
-    Pairs,
-    pair_features,
-    pairs,
-)
+from bayesmol.wavefunctions.pair_features import PAIR_FEATURES, nuclear_lengths, pair_features, places
 
 __all__ = ["Embedding", "scaled_normal"]
 
@@ -30,7 +24,9 @@ def scaled_normal(source: np.random.Generator, *shape: int) -> Float[np.ndarray,
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["positions"], meta_fields=["electrons", "up", "width", "layers"]
+    jax.tree_util.register_dataclass,
+    data_fields=["positions"],
+    meta_fields=["charges", "electrons", "up", "width", "layers"],
 )
 @dataclass(frozen=True, eq=False)
 class Embedding:
@@ -47,6 +43,8 @@ class Embedding:
     ----------
     positions
         Of the nuclei, in bohr.
+    charges
+        Of the nuclei, in elementary charges.
     electrons, up
         How many, and how many of them with spin up.
     width, layers
@@ -54,6 +52,7 @@ class Embedding:
     """
 
     positions: Float[np.ndarray | Array, "nuclei 3"]
+    charges: tuple[float, ...]
     electrons: int
     up: int
     width: int
@@ -62,12 +61,8 @@ class Embedding:
     @classmethod
     def of(cls, molecule: Molecule, width: int, layers: int) -> Embedding:
         """Of the electrons of a molecule."""
-        return cls(np.asarray(molecule.positions), molecule.electrons, molecule.up, width, layers)
-
-    @property
-    def pairs(self) -> Pairs:
-        """Who hears whom."""
-        return pairs(self.electrons, self.up)
+        charges = tuple(np.asarray(molecule.charges, float).tolist())
+        return cls(np.asarray(molecule.positions), charges, molecule.electrons, molecule.up, width, layers)
 
     def parameters(self, source: np.random.Generator) -> dict[str, Any]:
         """Weights, drawn at random."""
@@ -89,22 +84,45 @@ class Embedding:
             "shift": np.zeros(width),
         }
 
-    def __call__(self, parameters: dict[str, Any], r: Float[Array, "electrons 3"]) -> Float[Array, "electrons width"]:
-        """Channels of each electron."""
+    def places(self, r: Float[Array, "electrons 3"]) -> Float[Array, "electrons 4"]:
+        """Places of electrons with the scale there, see :func:`~bayesmol.wavefunctions.pair_features.places`."""
+        return places(r, self.positions, self.charges)
+
+    def __call__(
+        self, parameters: dict[str, Any], where: Float[Array, "electrons 4"]
+    ) -> Float[Array, "electrons width"]:
+        """Channels of each electron, from :meth:`places`."""
         start, spins = parameters["start"], np.repeat([0, 1], [self.up, self.electrons - self.up])
-        near = pair_features(r[:, None] - self.positions, NEAR_NUCLEI)
-        h = jnp.einsum("eif,ifw->ew", near, start["nuclei"]) + start["spin"][spins]
-        if self.electrons == 1:
-            return h + sum(jnp.tanh(h @ layer["own"] + layer["shift"]) for layer in parameters["layers"])
-        between = [pair_features(r[first] - r[second], BETWEEN_ELECTRONS) for first, second in self.pairs.kinds]
+        near = _NearNuclei(self.positions, start["nuclei"], self.charges)
+        h = each_electron(near, where[:, :3]) + start["spin"][spins]
         for layer in parameters["layers"]:
-            h = h + jnp.tanh(h @ layer["own"] + self._messages(layer, h, between) @ layer["message"] + layer["shift"])
+            h = h + jnp.tanh(h @ layer["own"] + self._heard(layer, h, where) @ layer["message"] + layer["shift"])
         return h
 
-    def _messages(self, layer: dict[str, Array], h: Array, between: list[Array]) -> Float[Array, "electrons width"]:
-        kinds, order = self.pairs
+    def _heard(self, layer: dict[str, Array], h: Array, where: Array) -> Float[Array, "electrons width"]:
+        up, down = slice(None, self.up), slice(self.up, None)
         heard = [
-            (features @ layer["filter"][kind]) * (h @ layer["sender"][kind])[second] + features @ layer["pair"][kind]
-            for kind, (features, (_, second)) in enumerate(zip(between, kinds, strict=True))
+            _sent(layer, 0, h[own], where[own], where[own]) + _sent(layer, 1, h[other], where[own], where[other])
+            for own, other in ((up, down), (down, up))
         ]
-        return jnp.concatenate(heard)[order].sum(1) / np.sqrt(self.electrons - 1)
+        return jnp.concatenate(heard) / np.sqrt(max(self.electrons - 1, 1))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["positions", "weights"], meta_fields=["charges"])
+@dataclass(frozen=True, eq=False)
+class _NearNuclei:
+    """First channels of an electron at a point, but for its spin."""
+
+    positions: Float[np.ndarray | Array, "nuclei 3"]
+    weights: Float[Array, "nuclei features width"]
+    charges: tuple[float, ...]
+
+    def __call__(self, r: Float[Array, " 3"]) -> Float[Array, " width"]:
+        return jnp.einsum("if,ifw->w", pair_features(r - self.positions, nuclear_lengths(self.charges)), self.weights)
+
+
+def _sent(layer: dict[str, Array], kind: int, h: Array, receivers: Array, senders: Array) -> Array:
+    """Messages of senders of the same spin (kind 0) or of the other one; zero where nobody else is there."""
+    if len(senders) <= int(kind == 0):
+        return jnp.zeros((len(receivers), h.shape[1]), h.dtype)
+    return messages(layer["filter"][kind], layer["pair"][kind], h @ layer["sender"][kind], receivers, senders)

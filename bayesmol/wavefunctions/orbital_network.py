@@ -93,13 +93,14 @@ class OrbitalNetwork:
 
     def __call__(self, parameters: dict[str, Any], r: Float[Array, "electrons 3"]) -> LogPsi:
         """ψ at one configuration."""
-        h = self.embedding(parameters["embedding"], r)
+        where = self.embedding.places(r)
+        h = self.embedding(parameters["embedding"], where)
         functions = self.basis(parameters["basis"], r)
         sides = (slice(None, self.up), slice(self.up, None))
         up, down = (self._orbitals(parameters, s, functions[side], h[side]) for s, side in enumerate(sides))
         sign, log = determinant_sum(up, down, parameters["coefficients"])
         jastrow = jnp.sum(jnp.tanh(h @ parameters["jastrow"]["in"]) @ parameters["jastrow"]["out"])
-        return LogPsi(sign, log + jastrow + electron_cusps(parameters["cusps"], r, self.up))
+        return LogPsi(sign, log + jastrow + electron_cusps(parameters["cusps"], where, self.up))
 
     def _orbitals(
         self, parameters: dict[str, Any], spin: int, functions: Array, h: Array

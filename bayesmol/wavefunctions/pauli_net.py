@@ -11,6 +11,7 @@ import numpy as np
 
 from bayesmol.errors import DataError, expected
 from bayesmol.wavefunctions.ansatz import Ansatz, Trial
+from bayesmol.wavefunctions.locality import each_electron
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.orbital_network import OrbitalNetwork
 from bayesmol.wavefunctions.slater_orbitals import SlaterOrbitals
@@ -109,4 +110,4 @@ class _Fixed:
     orbitals: SlaterOrbitals
 
     def __call__(self, parameters: Any, r: Any) -> Any:
-        return jax.vmap(self.orbitals)(r)
+        return each_electron(self.orbitals, r)

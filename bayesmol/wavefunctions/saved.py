@@ -16,7 +16,7 @@ from bayesmol.wavefunctions.ansatz import Ansatz, Trial
 from bayesmol.wavefunctions.fermi_net import FermiNet
 from bayesmol.wavefunctions.history import History
 from bayesmol.wavefunctions.molecule import Molecule
-from bayesmol.wavefunctions.pair_features import BETWEEN_ELECTRONS, NEAR_NUCLEI
+from bayesmol.wavefunctions.pair_features import BETWEEN_ELECTRONS, NEAR_NUCLEI, WIDE
 from bayesmol.wavefunctions.pauli_net import PauliNet
 from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.reference import Reference
@@ -29,7 +29,7 @@ __all__ = ["ansatz_of", "arrays_of", "header_of", "trained_of", "trial_of"]
 _ANSAETZE: dict[str, type[Ansatz]] = {"PauliNet": PauliNet, "FermiNet": FermiNet}
 _ORBITALS = ("centres", "exponents", "coefficients")
 _DETERMINANTS = ("up", "down", "coefficients", "rms")
-_LENGTHS = [list(NEAR_NUCLEI), list(BETWEEN_ELECTRONS)]  # with others the same weights are another wavefunction
+_LENGTHS = [list(NEAR_NUCLEI), list(BETWEEN_ELECTRONS), WIDE]  # with others the same weights are another wavefunction
 
 
 def header_of(ansatz: Ansatz, trial: Trial, trained: Trained, seed: int) -> dict[str, Any]:
