@@ -38,8 +38,8 @@ def places(
 
     .. math:: s(r) = \prod_I \sqrt{\frac{c_I^2 + |r - R_I|^2}{1 + |r - R_I|^2}}, \quad c_I = \min(1, 2/Z_I)
 
-    In the core of an atom all lengths of an exact wavefunction are those of helium times 2/Z. Three quarters of the
-    variance of the local energy of water were there as long as they were not.
+    In the core of an atom all lengths of an exact wavefunction are those of helium times 2/Z. As long as ours were not,
+    two thirds of the variance of the local energy of water came from walkers with an electron at the oxygen.
     """
     cores = _cores(charges)
     if not np.any(cores < 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from bayesmol.wavefunctions.ansatz import Trial
 
 __all__ = ["Trained", "Training", "train"]
+
+_FEW = 100  # steps that hardly train anything: the minutes went into compilation
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,11 @@ def train(
         If too many steps in a row are not finite.
     DataError, FormatError
         If the parameters are not finite numbers, or the checkpoint is of another training, damaged, or has no folder.
+
+    Warns
+    -----
+    UserWarning
+        If the minutes ended after less than a hundred steps.
     """
     clock = time.monotonic()
     settings = settings if minutes is None else replace(settings, minutes=minutes)
@@ -222,6 +230,9 @@ class _Loop:
         if settings.steps is not None and done >= settings.steps:
             return f"all {done} steps were taken"
         if settings.minutes is not None and self._seconds() >= 60 * settings.minutes and done:
+            if done < _FEW:
+                brief = f"only {done} steps of training within {settings.minutes:g} minutes, compilation included"
+                warnings.warn(f"{brief}: the wavefunction is hardly trained; give more minutes", stacklevel=5)
             return f"the {settings.minutes:g} minutes were used up"
         if window and done and done % window == 0 and stalled(History.of(self.rows[-2 * window :]), window):
             return f"neither energy nor variance fell in the last {settings.window} steps"

@@ -157,8 +157,9 @@ def test_training_ends_when_nothing_improves(monkeypatch):
 def test_minutes_end_a_training(monkeypatch):
     played(monkeypatch, 1000 * [FINE])
     clock = iter(np.arange(1000.0))
-    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
-    found = trained(Training(**{**vars(SETTINGS), "steps": None, "minutes": 3.0}), minutes=0.5)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.warns(UserWarning, match="steps of training within 0.5 minutes"):
+        found = trained(Training(**{**vars(SETTINGS), "steps": None, "minutes": 3.0}), minutes=0.5)
     assert found.reason == "the 0.5 minutes were used up"
     assert 5 <= len(found.history.energy) <= 30 and found.history.seconds[-1] <= 30
 
