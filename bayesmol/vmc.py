@@ -21,7 +21,7 @@ __all__ = ["evaluated", "molecule_of", "specification", "tell", "vmc"]
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "pyscf", "torch", "numpy", "scipy", "ase")
 TRAINING = 0.75  # of the minutes; the rest is for the evaluation
-TRIAL_DRAWS, LEAST, MOST = 50, 400, 8000
+TRIAL_DRAWS, LEAST, MOST = 20, 200, 8000
 
 Source = Annotated[
     str,
@@ -32,7 +32,7 @@ Source = Annotated[
 ]
 Minutes = Annotated[
     float,
-    typer.Option(help="Wall time, three quarters of it to train; the evaluation takes 400 draws at least.", min=0.01),
+    typer.Option(help="Wall time, three quarters of it to train; the evaluation takes 200 draws at least.", min=0.01),
 ]
 Kind = Annotated[
     Literal["paulinet", "slater-jastrow", "ferminet"],
@@ -165,12 +165,14 @@ def evaluated(wavefunction: Any, draws: int | None, seconds: float, seed: int) -
     """Energy of the wavefunction and of its snapshots, in about the seconds that are left."""
     from bayesmol.wavefunctions.report import Judged, snapshot_energies
 
+    began = time.monotonic()
     positions = wavefunction.sample(10, seed=seed).values[:, -1].numpy()  # compiles
     start = time.monotonic()
     wavefunction.evaluation.energy(wavefunction.parameters, positions, TRIAL_DRAWS, seed=seed)
-    each = (time.monotonic() - start) / TRIAL_DRAWS
+    now = time.monotonic()
     if draws is None:
-        draws = int(min(max(0.7 * seconds / each, LEAST), MOST))
+        possible = TRIAL_DRAWS * (seconds - (now - began)) / (now - start)
+        draws = int(min(max(0.7 * possible, LEAST), MOST))
     count = len(wavefunction.trained.snapshots)
     fewer = max(TRIAL_DRAWS, draws // (3 * count)) if count else 0
     earlier = snapshot_energies(wavefunction, draws=fewer, seed=seed + 2, walkers=positions)

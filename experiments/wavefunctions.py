@@ -19,7 +19,7 @@ System = Annotated[
     str, typer.Option(help="An atom or molecule of the literature, such as He, H2, LiH, Be, H4-square; or a file.")
 ]
 Minutes = Annotated[
-    float, typer.Option(help="Wall time with all compilation; the evaluation takes 400 draws at least.", min=0.01)
+    float, typer.Option(help="Wall time with all compilation; the evaluation takes 200 draws at least.", min=0.01)
 ]
 Repeats = Annotated[int, typer.Option(help="Independent runs of each system.", min=2)]
 Walkers = Annotated[int, typer.Option(help="Walkers of each run.", min=2)]

@@ -27,10 +27,10 @@ Point = Callable[[Float[Array, " 3"]], Float[Array, " values"]]
 
 
 class _Local(NamedTuple):
-    """A function of points: its values, their derivatives in the coordinates of the point, and their Laplacian."""
+    """A function of points: its values, their slopes along the point's own numbers, and their Laplacian in all."""
 
     values: Float[Array, "*points values"]
-    slopes: Float[Array, "*points 3 values"]
+    slopes: Float[Array, "*points size values"]
     laplacian: Float[Array, "*points values"]
 
 
@@ -83,7 +83,7 @@ def messages(
     sent
         s, which depends on all electrons.
     receivers, senders
-        Their places in bohr, on which F depends.
+        From :func:`~bayesmol.wavefunctions.pair_features.places`; F depends on them.
     """
     few = len(receivers) + len(senders) <= _FEW
     return (_messages if few else _local_messages)(filters, alone, sent, receivers, senders)
@@ -129,9 +129,9 @@ def _features(pairs: Array) -> Array:
 
 def _local(
     function: Callable[[Array], Array],
-    points: Float[Array, "*points 3"],
-    derivatives: Float[Array, "coordinates *points 3"],
-    laplacian: Float[Array, "*points 3"],
+    points: Float[Array, "*points size"],
+    derivatives: Float[Array, "coordinates *points size"],
+    laplacian: Float[Array, "*points size"],
 ) -> _Local:
     """A function of points that depend on coordinates, by the chain rule."""
     derived = jax.jacfwd(partial(_first, function), has_aux=True)
