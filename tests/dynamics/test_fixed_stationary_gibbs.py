@@ -106,7 +106,7 @@ def test_three_state_counts(counts):
 def test_draws_keep_the_populations():
     counts = torch.rand(9, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(4).round()
     pi = torch.linspace(1, 3, 9, dtype=torch.float64)
-    samples = FixedStationaryGibbs(draws=200).fit(counts, pi, seed=3)
+    samples = FixedStationaryGibbs(draws=1600).fit(counts, pi, seed=3)  # R-hat of 200 is up to 1.12 by chance
     batch = samples.transitions()
     flows = batch.stationary[..., None] * batch.transition
     assert float((batch.stationary - pi / pi.sum()).abs().max()) < 1e-12

@@ -27,4 +27,4 @@ def test_parts_are_equal_unless_they_would_be_small():
 
 def test_chunks_of_laplacians_shrink_with_the_electrons():
     """More walkers at once are as right, but out of the caches."""
-    assert jax.default_backend() != "cpu" or [laplacian_chunk(n) for n in (1, 4, 10, 40)] == [16, 16, 1, 1]
+    assert jax.default_backend() != "cpu" or [laplacian_chunk(n) for n in (1, 4, 5, 10, 40)] == [16, 16, 16, 4, 1]

@@ -1,5 +1,7 @@
 """PauliNet starts as its reference, whose orbitals and determinants are those of quantum chemistry."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,11 +30,15 @@ def test_before_training_it_is_the_reference_with_the_cusp_factor(beryllium, pla
         c * np.linalg.det(orbitals[:2][:, up]) * np.linalg.det(orbitals[2:][:, down])
         for c, up, down in zip(found.coefficients, found.up, found.down, strict=True)
     )
-    distance = np.linalg.norm(r[:, None] - r, axis=-1)
-    unlike = sum(0.5 / (1 + distance[i, j]) for i in (0, 1) for j in (2, 3))
-    like = 0.25 / (1 + distance[0, 1]) + 0.25 / (1 + distance[2, 3])
+    square = (r**2).sum(-1)
+    scale = np.sqrt((0.25 + square) / (1 + square))  # in the core of beryllium half of that outside
+    cusp = 0
+    for i, j in itertools.combinations(range(4), 2):
+        width = np.sqrt(scale[i] * scale[j])
+        slope = 0.25 if (i < 2) == (j < 2) else 0.5
+        cusp -= slope * width / (1 + np.linalg.norm(r[i] - r[j]) / width)
     assert sign == np.sign(total)
-    assert log == pytest.approx(np.log(abs(total)) - unlike - like, abs=1e-10)
+    assert log == pytest.approx(np.log(abs(total)) + cusp, abs=1e-10)
 
 
 def test_it_may_mix_in_empty_orbitals(beryllium):
