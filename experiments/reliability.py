@@ -1,4 +1,4 @@
-"""May it run for weeks? Memory of a calculator in long dynamics, and the same seed on one and on two threads."""
+"""May it run for weeks, and wider? Memory in long dynamics, one and two threads, one and two workers of a cluster."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import reliability_soak
 import reliability_threads
+import reliability_workers
 import typer
 from harness import Json, Seed, run
 
@@ -40,6 +41,20 @@ def threads(context: typer.Context, seed: Seed = 0, json: Json = None) -> None:
     study = Study("reliability", "threads", context.params, packages=PACKAGES)
     with TemporaryDirectory() as folder:
         reliability_threads.compare(study, Path(folder), seed=seed)
+    study.finish(json)
+
+
+@app.command()
+def workers(
+    context: typer.Context,
+    pool: Annotated[int, typer.Option(help="Structures to choose from.", min=1000)] = 10_000,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """The choice from a pool of ethanol here, on one worker and on two of a Dask cluster on this machine: wall time."""
+    study = Study("reliability", "workers", context.params, packages=(*PACKAGES, "distributed"))
+    study.expectations["same_choice"] = {"lower": 1.0}
+    reliability_workers.compare(study, pool=pool, seed=seed)
     study.finish(json)
 
 

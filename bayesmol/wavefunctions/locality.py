@@ -116,7 +116,7 @@ def _messages_forward(arguments: tuple[Any, ...], options: Any, sparsity_thresho
     )
 
 
-register_function(_local_messages.__name__, _messages_forward)
+register_function("_local_messages", _messages_forward)  # folx knows compiled functions by their name
 
 
 def _pairs(receivers: Array, senders: Array) -> Array:
