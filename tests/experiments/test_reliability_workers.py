@@ -1,15 +1,20 @@
-"""A cluster chooses what one process chooses, and the study says how long each takes."""
+"""The study of workers says how long each choice takes, and whether all choose the same."""
+
+from contextlib import ExitStack
 
 import pytest
 
 from bayesmol.report import Study
 
 
-@pytest.mark.slow
-def test_the_choice_is_the_same_wherever_it_is_made(study):
+def test_the_choice_is_the_same_wherever_it_is_made(study, monkeypatch):
+    """Clusters themselves: tests/test_parallel.py."""
+    module, asked = study("reliability_workers"), []
+    monkeypatch.setattr(module, "_cluster", lambda n: asked.append(n) or ExitStack)
+    monkeypatch.setattr(module, "LABELS", 10)
     run = Study("reliability", "workers")
-    study("reliability_workers").compare(run, pool=600, workers=(1, 2))
-    assert run.figures["same_choice"].value == 1
+    module.compare(run, pool=300, workers=(1, 2))
+    assert asked == [1, 2] and run.figures["same_choice"].value == 1
     seconds = {name: run.figures[f"seconds_{name}"].value for name in ("here", "1_workers", "2_workers")}
     assert min(seconds.values()) > 0
     gain = seconds["1_workers"] / seconds["2_workers"]
