@@ -11,7 +11,7 @@ import typer
 from torch import Tensor
 
 import bayesmol as bm
-from bayesmol.data.formats import arrays
+from bayesmol.checkpoints import read_tensors, write_tensors
 from bayesmol.errors import DataError, expected
 from bayesmol.files import replacing
 from bayesmol.options import Out
@@ -21,6 +21,7 @@ from bayesmol.report import Study
 __all__ = ["sample"]
 
 CHUNK = 4096
+_PURPOSE = {"draws": "of a generator"}
 _LOOK = 16  # draws of an earlier run whose weights are computed again
 
 Source = Annotated[
@@ -144,25 +145,21 @@ def _density(source: str, known: Any, temperature: float, structure: Path | None
     if structure is None:
         raise DataError(expected("--structure", "the geometry of the molecule", None))
     if known is not None:
-        return bm.flows.from_potential(known, _frame(structure), temperature)
+        return bm.flows.from_potential(known, bm.data.read(structure, -1).structures, temperature)
     if source.endswith(".prmtop"):
         return bm.flows.from_force_field(bm.flows.read_amber(source, structure), temperature)
     if source.endswith(".xml"):
-        positions = torch.as_tensor(_frame(structure).positions)
+        positions = bm.data.read(structure, -1).structures.positions
         return bm.flows.from_openmm(source, temperature, positions=positions)
     raise DataError(expected("SOURCE", "a .bm, .xml or .prmtop file, or alanine-dipeptide", repr(source)))
 
 
-def _frame(path: Path) -> Any:
-    import ase.io
-
-    return ase.io.read(path)
-
-
 def _frames(path: Path) -> Tensor:
-    import ase.io
-
-    return torch.tensor(np.stack([frame.positions for frame in ase.io.read(path, ":")]))
+    """Positions in Å of the frames of one molecule."""
+    found = bm.data.read(path).structures
+    if not bool((found.counts == found.counts[0]).all()):
+        raise DataError(expected("--samples", f"the same atoms in all frames of {path}", "other numbers of atoms"))
+    return found.positions.view(len(found), -1, 3)
 
 
 def _drawn(generator: Any, size: int, part: Path, seed: int) -> tuple[Tensor, Tensor]:
@@ -176,8 +173,8 @@ def _drawn(generator: Any, size: int, part: Path, seed: int) -> tuple[Tensor, Te
             rows, weights = generator.weighted(chunks[i], seed=own)
             x, log_weights = [*x, rows], [*log_weights, weights]
             if i % 8 == 7 and i + 1 < len(chunks):
-                content = {"x": torch.cat(x).numpy(), "log_weights": torch.cat(log_weights).numpy()}
-                _savez(part, {**content, "seed": np.array(seed), "chunks": np.array(i + 1)})
+                content = {"x": torch.cat(x), "log_weights": torch.cat(log_weights)}
+                write_tensors(part, _PURPOSE, {"seed": seed, "chunks": i + 1}, content)
             advance(1)
     return torch.cat(x), torch.cat(log_weights)
 
@@ -185,12 +182,12 @@ def _drawn(generator: Any, size: int, part: Path, seed: int) -> tuple[Tensor, Te
 def _earlier(part: Path, generator: Any, seed: int, chunks: int) -> tuple[list[Tensor], list[Tensor], int]:
     if not part.exists():
         return [], [], 0
-    found = arrays(part)
-    fits = int(found["seed"]) == seed and found["x"].shape[1:] == (generator.density.dimension,)
-    if not fits or int(found["chunks"]) >= chunks:
+    header, found = read_tensors(part, _PURPOSE)
+    fits = header["seed"] == seed and found["x"].shape[1:] == (generator.density.dimension,)
+    if not fits or header["chunks"] >= chunks:
         return [], [], 0
-    x, log_weights = torch.from_numpy(found["x"]), torch.from_numpy(found["log_weights"])
-    return ([x], [log_weights], int(found["chunks"])) if _drawn_by(generator, x, log_weights) else ([], [], 0)
+    x, log_weights = found["x"], found["log_weights"]
+    return ([x], [log_weights], header["chunks"]) if _drawn_by(generator, x, log_weights) else ([], [], 0)
 
 
 def _drawn_by(generator: Any, x: Tensor, log_weights: Tensor) -> bool:

@@ -13,13 +13,14 @@ ROOT = Path(bayesmol.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
-GROUND = {"errors", "typing", "units", "files", "optional", "progress", "parallel", "inference.random"}
+GROUND = {"errors", "typing", "units", "files", "checkpoints", "optional", "progress", "parallel", "inference.random"}
 FAMILIES = {"potentials", "flows", "wavefunctions", "dynamics", "coarse_graining", "equations"}
 BELOW = {"posterior", "data", "representation"}
 MAY_IMPORT = {
     "errors": set(),
     "typing": set(),
     "files": {"errors"},
+    "checkpoints": {"errors", "files"},
     "optional": {"errors"},
     "units": {"errors"},
     "progress": {"errors"},

@@ -9,6 +9,7 @@ from rich.console import Console
 
 import bayesmol as bm
 from bayesmol import sampling
+from bayesmol.checkpoints import read_tensors
 from bayesmol.errors import DataError
 from bayesmol.flows import fitted
 from bayesmol.flows.autoregressive import Autoregressive
@@ -116,8 +117,8 @@ def test_draws_of_another_temperature_are_not_taken_over(saved, tmp_path, monkey
     for temperature in (300.0, 320.0):
         with pytest.raises(KeyboardInterrupt):
             run(saved, tmp_path / "out.npz", size=1000, temperature=temperature)
-    with np.load(tmp_path / "out.npz.part") as part:
-        x, log_weights = torch.from_numpy(part["x"]), torch.from_numpy(part["log_weights"])
+    _, part = read_tensors(tmp_path / "out.npz.part", {})
+    x, log_weights = part["x"], part["log_weights"]
     warm = bm.load(saved).at(320.0)
     assert len(x) == 800
     torch.testing.assert_close(log_weights, -warm.density.reduced_energy(x) - warm.log_prob(x), rtol=1e-6, atol=1e-4)
@@ -139,6 +140,13 @@ def test_bad_sources(saved, tmp_path):
     (tmp_path / "water.xyz").write_text("3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n", encoding="utf-8")
     with pytest.raises(DataError, match="SOURCE"):
         run("water.tpr", tmp_path / "out.npz", structure=tmp_path / "water.xyz")
+
+
+def test_frames_of_unlike_molecules_are_refused(tmp_path):
+    path = tmp_path / "frames.xyz"
+    path.write_text("1\n\nH 0 0 0\n2\n\nH 0 0 0\nH 0 0 0.74\n", encoding="utf-8")
+    with pytest.raises(DataError, match="--samples"):
+        sampling._frames(path)
 
 
 def test_training_is_kept(tmp_path, monkeypatch):

@@ -19,9 +19,9 @@ from bayesmol.acquisition.ledger import Ledger
 from bayesmol.acquisition.on_the_fly import Learned, OnTheFly, refused
 from bayesmol.acquisition.trace import COLUMNS, MISSED, Trace, TraceFile
 from bayesmol.calibration.adaptive import AdaptiveState
+from bayesmol.checkpoints import read_checkpoint, write_checkpoint
 from bayesmol.data import Labelled, Structures
 from bayesmol.errors import ConvergenceError, DataError, expected
-from bayesmol.files import replacing
 from bayesmol.inference.random import generator, numpy_generator
 from bayesmol.persistence import load, save
 from bayesmol.progress import progress
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
+_STATE = "state.ckpt"
+_PURPOSE = {"run": "learning on the fly"}  # of the folder, whose ledger says which
 _PATIENCE = 20  # failures of the reference without getting further
 
 
@@ -61,7 +63,7 @@ class Run:
         self.atoms.calc = self.calculator
         self.history: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=4 * (settings.rewind + 1))
         width = len(COLUMNS) + 2 * self.atoms.positions.size
-        if (folder / "checkpoint.npz").exists():
+        if (folder / _STATE).exists():
             self.trace = TraceFile(folder / "trace.f64", width, self._restore())
         else:
             self.trace = TraceFile(folder / "trace.f64", width)
@@ -172,16 +174,14 @@ class Run:
             "pool": learner.factor_state.pool.numpy(),
             "control": learner.factor_state.control.numpy(),
         }
-        _write(self.folder / "checkpoint.npz", header, arrays)
+        write_checkpoint(self.folder / _STATE, _PURPOSE, header, arrays)
         for old in self.folder.glob("model-*.bm"):
             if old != path:
                 old.unlink()
 
     def _restore(self) -> int:
         """Take the state of the checkpoint; the number of rows of the trace that count."""
-        with np.load(self.folder / "checkpoint.npz") as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        header = json.loads(str(arrays["header"]))
+        header, arrays = read_checkpoint(self.folder / _STATE, _PURPOSE)
         learner = self.learner
         learner.model = load(self.folder / header["model"])
         known = [entry for entry in self.ledger.entries[self.cursor : header["cursor"]] if entry["kind"] == "label"]
@@ -264,9 +264,3 @@ def _fingerprint(settings: OnTheFly, template: Structures, initial: Labelled | N
     labels = None if initial is None else initial.fingerprint
     parts = [own, reference, template.species.tolist(), positions, labels, seed]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, header: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Arrays and a header in one file that appears complete or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, header=np.array(json.dumps(header)), **arrays)

@@ -78,16 +78,22 @@ def read_amber(
 
     Raises
     ------
-    DataError
-        If the solvent is unknown, or as :func:`read_openmm`.
+    FileNotFoundError, DataError
+        If there is no such file, one is damaged, the solvent is unknown, or as :func:`read_openmm`.
     """
     if solvent is not None and solvent not in _SOLVENTS:
         raise DataError(expected("solvent", f"one of {sorted(_SOLVENTS)} or None", repr(solvent)))
     app = optional("openmm.app", "reference")
-    file = app.AmberPrmtopFile(os.fspath(topology))
     model = None if solvent is None else getattr(app, _SOLVENTS[solvent])
-    system = file.createSystem(implicitSolvent=model, constraints=None, rigidWater=False)
-    geometry = None if coordinates is None else app.AmberInpcrdFile(os.fspath(coordinates)).positions
+    try:
+        file = app.AmberPrmtopFile(os.fspath(topology))
+        system = file.createSystem(implicitSolvent=model, constraints=None, rigidWater=False)
+        geometry = None if coordinates is None else app.AmberInpcrdFile(os.fspath(coordinates)).positions
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # OpenMM's readers raise whatever their parsers raise
+        got = f"{topology}, {coordinates}: {type(error).__name__} {error}"
+        raise DataError(expected("topology, coordinates", "complete files of Amber", got)) from error
     return read_openmm(system, positions=geometry, topology=file.topology)
 
 
@@ -96,8 +102,8 @@ def _system(system: Any) -> Any:
     program = optional("openmm", "reference")
     if isinstance(system, (str, os.PathLike)):
         text = os.fspath(system)
-        text = text if text.lstrip().startswith("<") else Path(text).read_text(encoding="utf-8")
         try:
+            text = text if text.lstrip().startswith("<") else Path(text).read_text(encoding="utf-8")
             system = program.XmlSerializer.deserialize(text)
         except (program.OpenMMException, ValueError) as error:
             raise DataError(expected("system", "the XML of an OpenMM system", error)) from error

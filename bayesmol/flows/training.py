@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmol.errors import ConvergenceError, DataError, expected
-from bayesmol.flows.checkpoint import flattened, grouped, moments, read_checkpoint, set_moments, write_checkpoint
+from bayesmol.checkpoints import flattened, grouped, moments, read_tensors, set_moments, write_tensors
+from bayesmol.errors import ConvergenceError, expected
 from bayesmol.flows.counted import Counted
 from bayesmol.flows.elementwise import Marginals
 from bayesmol.flows.flow import Flow
@@ -29,6 +29,7 @@ from bayesmol.progress import progress
 __all__ = ["Training", "train"]
 
 _CHUNK = 8192
+_LISTS = ("weight", "average", "kept")
 _HISTORY = ("loss", "reverse_ess", "forward_ess")
 
 
@@ -88,7 +89,6 @@ def train(
     checkpoint
         File in which the state is kept, every ``every`` seconds and at the end; where it exists, training goes on from
         it, bit by bit as if it had not been interrupted.
-
     spent
         Energy evaluations before, which count; a checkpoint has them.
 
@@ -102,7 +102,7 @@ def train(
     loop = _Loop(objective, flow, Counted(target, cut), generator(seed, next(flow.parameters()).device))
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
-        loop.restore(*read_checkpoint(path))
+        loop.restore(path)
         return loop.run(path, every)
     loop.target.evaluations, loop.tensors = spent, dict(data or {})
     if held_out is not None:
@@ -139,6 +139,7 @@ class _Loop:
         self.settings = objective.optimisation
         groups = _groups(flow, self.settings.marginal)
         self.weights = [p for group in groups for p in group["params"]]
+        self.purpose = {"settings": repr(objective), "weights": repr([tuple(p.shape) for p in self.weights])}
         self.adam = torch.optim.AdamW(groups, self.settings.rate, weight_decay=self.settings.decay)
         self.average = [p.detach().clone() for p in self.weights]
         self.kept: list[Tensor] | None = None
@@ -162,7 +163,7 @@ class _Loop:
                 advance(position - shown, note=self._text())
                 shown = position
                 if path is not None and (self.count.reason or time.monotonic() - saved > every):
-                    write_checkpoint(path, *self.state())
+                    self.save(path)
                     saved = time.monotonic()
         return self._finish()
 
@@ -266,29 +267,26 @@ class _Loop:
         spent: dict[str, Any] = {"skipped": count.skipped, "cpu_seconds": count.seconds}
         return Training(count.step, self.target.evaluations, count.reason, **spent, **history)
 
-    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Numbers and tensors from which :meth:`restore` goes on."""
+    def save(self, path: Path) -> None:
+        """Write numbers and tensors from which :meth:`restore` goes on."""
         self.count.evaluations = self.target.evaluations
-        lists = {"weight": self.weights, "average": self.average, "kept": self.kept or []}
+        lists = dict(zip(_LISTS, (self.weights, self.average, self.kept or []), strict=True))
         groups = {name: {str(i): value for i, value in enumerate(values)} for name, values in lists.items()}
         groups |= {"data": self.tensors, "random": {"state": self.source.get_state()}, "adam": moments(self.adam)}
-        return {"settings": repr(self.objective), **asdict(self.count)}, flattened(groups)
+        write_tensors(path, self.purpose, asdict(self.count), flattened(groups))
 
-    def restore(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Take over what :meth:`state` gave."""
-        header = dict(header)
-        if (settings := header.pop("settings")) != repr(self.objective):
-            raise DataError(expected("checkpoint", f"one of {self.objective!r}", settings, "give another file"))
+    def restore(self, path: Path) -> None:
+        """Take over what :meth:`save` wrote."""
+        header, tensors = read_tensors(path, self.purpose)
         self.count = _Counters(**header)
         self.target.evaluations = self.count.evaluations
         device, groups = self.weights[0].device, grouped(tensors)
         self.source.set_state(groups.pop("random")["state"])
         set_moments(self.adam, groups.pop("adam", {}))
         found = {name: {key: value.to(device) for key, value in group.items()} for name, group in groups.items()}
-        places = [str(i) for i in range(len(self.weights))]
-        self._set([found["weight"][i] for i in places])
-        self.average = [found["average"][i] for i in places]
-        self.kept = [found["kept"][i] for i in places] if "kept" in found else None
+        lists = {name: [group[str(i)] for i in range(len(group))] for name, group in found.items() if name in _LISTS}
+        self._set(lists["weight"])
+        self.average, self.kept = lists["average"], lists.get("kept")
         self.tensors = found.get("data", {})
 
 

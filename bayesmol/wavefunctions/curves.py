@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bayesmol.checkpoints import read_checkpoint, write_checkpoint
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
 from bayesmol.errors import ConvergenceError, DataError, ShapeError, expected
@@ -20,10 +21,10 @@ from bayesmol.files import made
 from bayesmol.inference.random import integer_seed
 from bayesmol.progress import progress
 from bayesmol.units import convert
-from bayesmol.wavefunctions.checkpoint import leaves, read_checkpoint, restored, write_checkpoint
 from bayesmol.wavefunctions.molecule import Molecule
 from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.training import train
+from bayesmol.wavefunctions.trees import VERSION, leaves, restored
 from bayesmol.wavefunctions.warm_start import warm_start
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ class _Run:
 
     def _purpose(self, molecule: Molecule, seeds: tuple[int, int], *, first: bool) -> dict[str, str]:
         return {
+            "version": VERSION,
             "molecule": f"{molecule.charges.tolist()}, {molecule.positions.tolist()} bohr",
             "ansatz": repr(self.ansatz),
             "minutes": str(self.budgets[not first]),

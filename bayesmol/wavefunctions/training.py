@@ -17,15 +17,16 @@ import torch
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
+from bayesmol.checkpoints import read_checkpoint, write_checkpoint
 from bayesmol.errors import ConvergenceError, DataError, expected
 from bayesmol.inference.random import integer_seed
 from bayesmol.progress import progress
-from bayesmol.wavefunctions.checkpoint import leaves, read_checkpoint, restored, write_checkpoint
 from bayesmol.wavefunctions.history import History, note, stalled
 from bayesmol.wavefunctions.local_energy import System
 from bayesmol.wavefunctions.optimise import Optimiser, Spring
 from bayesmol.wavefunctions.precision import double
 from bayesmol.wavefunctions.training_step import Learning, compiled
+from bayesmol.wavefunctions.trees import VERSION, leaves, restored
 from bayesmol.wavefunctions.walkers import MALA, Sampler, State, start
 
 if TYPE_CHECKING:
@@ -277,7 +278,8 @@ class _Loop:
 
     def _purpose(self) -> dict[str, str]:
         budget_free = replace(self.settings, minutes=1.0, steps=None)
-        return {"molecule": repr(self.molecule), "settings": repr(budget_free), "seed": str(self.seed)}
+        content = {"molecule": repr(self.molecule), "settings": repr(budget_free), "seed": str(self.seed)}
+        return {"version": VERSION, **content}
 
     def save(self, path: Path) -> None:
         """Write the state, from which :meth:`resume` goes on."""

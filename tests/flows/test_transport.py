@@ -116,7 +116,7 @@ def test_resumed_training_is_bitwise_that_of_one_run(tmp_path):
     full = small(24).fit(whole, double_well(), seed=0)
 
     every: list[int] = []
-    write = training.write_checkpoint
+    write = training.write_tensors
 
     def written(*arguments):
         write(*arguments)
@@ -125,7 +125,7 @@ def test_resumed_training_is_bitwise_that_of_one_run(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "write_checkpoint", written)
+        patch.setattr(training, "write_tensors", written)
         patch.setattr(training.time, "monotonic", iter(range(0, 10**9, 1000)).__next__)
         with pytest.raises(KeyboardInterrupt):
             small(24).fit(flow, double_well(), seed=0, checkpoint=path)

@@ -2,7 +2,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from bayesmol.errors import FormatError
+from bayesmol.errors import DataError, FormatError
 from bayesmol.potentials.network_equivariant import Equivariant
 from bayesmol.potentials.neural_energy import NeuralEnergy
 from bayesmol.potentials.training import Training
@@ -48,7 +48,7 @@ def test_average_is_the_moving_one():
 
 def test_another_training_is_refused(tmp_path):
     advanced(started()).save(tmp_path / "a")
-    with pytest.raises(FormatError, match="another training"):
+    with pytest.raises(DataError, match="a state of seed 1"):
         started(seed=1).restore(tmp_path / "a")
 
 

@@ -17,16 +17,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from typer.testing import CliRunner
 
 import bayesmol as bm
 from bayesmol import judging, sampling
-from bayesmol.acquisition import on_the_fly_run
 from bayesmol.acquisition.ledger import Ledger
 from bayesmol.acquisition.trace import TraceFile
+from bayesmol.checkpoints import write_checkpoint
 from bayesmol.data.label_cache import Cached
 from bayesmol.errors import WriteError
 from bayesmol.report import Study, write_text
@@ -36,7 +35,6 @@ from ..acquisition.test_campaign import campaign, decisions
 from ..data.test_label_cache import Counted, batch
 from ..test_sampling import water
 
-ARRAYS = {"a": torch.arange(500, dtype=torch.float64)}
 NUMPY = {"a": np.arange(500.0)}
 NOBODY = 65534
 
@@ -81,22 +79,7 @@ def model_file(path: Path, model: Any) -> None:
     bm.save(model, path)
 
 
-def flow_checkpoint(path: Path, model: Any) -> None:
-    from bayesmol.flows.checkpoint import write_checkpoint
-
-    write_checkpoint(path, {"step": 1}, ARRAYS)
-
-
-def network_checkpoint(path: Path, model: Any) -> None:
-    from bayesmol.potentials.training_state import TrainingState
-
-    state = TrainingState(torch.nn.Linear(20, 20), "key")
-    state.save(path)
-
-
-def wavefunction_checkpoint(path: Path, model: Any) -> None:
-    from bayesmol.wavefunctions.checkpoint import write_checkpoint
-
+def checkpoint(path: Path, model: Any) -> None:
     write_checkpoint(path, {"molecule": "He"}, {"steps": 1}, NUMPY)
 
 
@@ -138,12 +121,7 @@ def label(path: Path, model: Any) -> None:
     cached._write("name", Counted().results(batch(1))[0])
 
 
-def simulation_checkpoint(path: Path, model: Any) -> None:
-    on_the_fly_run._write(path, {"rows": 3}, NUMPY)
-
-
-WRITERS = [model_file, flow_checkpoint, network_checkpoint, wavefunction_checkpoint, draws, force_field, page]
-WRITERS += [figures_as_json, plot, structures, label, simulation_checkpoint]
+WRITERS = [model_file, checkpoint, draws, force_field, page, figures_as_json, plot, structures, label]
 
 
 def refused(write: Callable[..., None], path: Path, model: Any, remedy: str) -> None:

@@ -1,16 +1,24 @@
 """Checkpoints: what was written is read, and nothing else is."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
+from bayesmol.checkpoints import (
+    flattened,
+    grouped,
+    moments,
+    read_checkpoint,
+    read_tensors,
+    set_moments,
+    write_checkpoint,
+    write_tensors,
+)
 from bayesmol.errors import DataError, FormatError
-from bayesmol.wavefunctions.checkpoint import leaves, read_checkpoint, restored, write_checkpoint
-from bayesmol.wavefunctions.precision import double
 
 PURPOSE = {"molecule": "He", "seed": "3"}
-HEADER = {"steps": [1, 2], "seconds": 0.1}
+HEADER = {"steps": [1, 2], "seconds": 0.1, "best": float("inf")}
 ARRAYS = {
     "scalar": np.array(2.5),
     "now.0": np.linspace(0, 1, 5)[::2],
@@ -51,11 +59,20 @@ def test_a_cut_file_is_refused(path, share):
         read_checkpoint(path, PURPOSE)
 
 
+@pytest.mark.parametrize("old", [b"0.1", b"seed", b"now.0", b"F64"], ids=repr)
+def test_a_changed_header_is_noticed(path, old):
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, old[:-1] + b"2"))
+    with pytest.raises(FormatError, match="checkpoint"):
+        read_checkpoint(path, PURPOSE)
+
+
 def test_a_flipped_bit_is_noticed(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(FormatError, match="other ones"):
+    with pytest.raises(FormatError, match="what was written"):
         read_checkpoint(path, PURPOSE)
 
 
@@ -75,17 +92,36 @@ def test_a_failed_write_leaves_the_last_file(path):
     assert path.read_bytes() == before
 
 
-def test_trees_come_back_in_their_form():
-    with double():
-        tree = {"b": (jnp.arange(3.0), ()), "a": jnp.asarray(2.0)}
-        arrays = leaves("now", tree)
-        found = restored("now", tree, arrays)
-    assert found.keys() == tree.keys() and found["b"][1] == ()
-    np.testing.assert_array_equal(found["b"][0], [0.0, 1.0, 2.0])
-    assert float(found["a"]) == 2.0
+def test_tensors_keep_bits_and_types(path, normal):
+    tensors = {"weight": normal(3).float()[::2], "random": torch.arange(9).byte(), "on": torch.tensor(True)}
+    write_tensors(path, PURPOSE, HEADER, tensors)
+    header, found = read_tensors(path, PURPOSE)
+    assert header == HEADER
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) and found[name].dtype == tensors[name].dtype for name in tensors)
 
 
-@pytest.mark.parametrize("change", [lambda a: {}, lambda a: {"now.0": np.zeros(4)}, lambda a: {"now.0": np.arange(3)}])
-def test_trees_of_another_form_are_refused(change):
-    with double(), pytest.raises(FormatError, match="now"):
-        restored("now", {"a": jnp.zeros(3)}, change(None))
+def test_names_of_groups(normal):
+    groups = {"adam": {"0.step": normal(1), "1.exp": normal(2)}, "data": {"x": normal(2)}}
+    again = grouped(flattened(groups | {"empty": {}}))
+    assert again == groups
+
+
+def test_optimiser_goes_on_as_if_nothing_had_happened(normal):
+    start, pulls = normal(4), normal(6, 4)
+
+    def moved(weight, optimiser, steps):
+        for pull in steps:
+            optimiser.zero_grad()
+            (weight * pull).sum().backward()
+            optimiser.step()
+
+    weight = start.clone().requires_grad_()
+    optimiser = torch.optim.AdamW([weight], 0.1)
+    moved(weight, optimiser, pulls[:3])
+    other = weight.detach().clone().requires_grad_()
+    second = torch.optim.AdamW([other], 0.1)
+    set_moments(second, {name: value.clone() for name, value in moments(optimiser).items()})
+    moved(weight, optimiser, pulls[3:])
+    moved(other, second, pulls[3:])
+    assert torch.equal(weight, other)
