@@ -111,6 +111,8 @@ def _registered(app: typer.Typer, function: Callable[..., Study], epilog: str) -
 
 def check_output(option: str, path: Path, *, force: bool = False) -> None:
     """Raise :class:`DataError` if ``path`` cannot be written, or would replace what no run makes again."""
+    if str(path).startswith("-"):  # an option where its own argument is missing
+        raise DataError(expected(option, "the name of a file", path, f"./{path} if it is one"))
     folder = path.resolve().parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise DataError(expected(option, "a file in a folder that can be written", path))

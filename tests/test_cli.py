@@ -168,6 +168,7 @@ def test_bad_input_is_answered_in_one_line(folder):
     refused(f"fit rmd17/ethanol --train-size 9000 --out {folder}/x.bm", "2000")
     refused(f"fit rmd17/ethanol --out {folder}/nowhere/x.bm", "--out")
     refused(f"fit rmd17/ethanol --out {folder}", "--out")
+    refused("fit rmd17/ethanol --out --json", "--out", "./--json")
     refused(f"fit rmd17/ethanol --device cuda:99 --out {folder}/x.bm", "device", "cuda:99")
     refused(f"predict {folder}/absent.bm rmd17/ethanol --out {folder}/x.xyz", "absent.bm")
     refused(f"predict {folder}/fit.json rmd17/ethanol --out {folder}/x.xyz", "model file")

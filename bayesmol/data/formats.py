@@ -5,6 +5,7 @@ Each takes the unit of lengths in the file and returns structures in Å, but lab
 """
 
 import json
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -32,6 +33,8 @@ _DAMAGE = (
     OverflowError,
     zipfile.BadZipFile,
     zlib.error,
+    SyntaxError,  # of the header of an npy file
+    tokenize.TokenError,
 )
 
 
@@ -124,24 +127,32 @@ def mlearn(path: Path, entries: list[Any], *, length: str = "Å") -> Labelled:
             positions = convert(np.array([site["xyz"] for site in sites]), length, "Å")
             cell = convert(np.array(structure["lattice"]["matrix"]), length, "Å")
             frames.append(Atoms(symbols, positions, cell=cell, pbc=True))
-            outputs.append((output["energy"], output["forces"], output["virial_stress"]))
-    except (KeyError, TypeError, ValueError) as error:
+            pressure = np.asarray(output["virial_stress"], dtype=np.float64)[[[0, 3, 5], [3, 1, 4], [5, 4, 2]]]
+            pulls = np.asarray(output["forces"], dtype=np.float64).reshape(len(sites), 3)
+            outputs.append((float(output["energy"]), pulls, pressure))
+    except (LookupError, TypeError, ValueError) as error:
         got = f"{path}, entry {len(frames)}: {type(error).__name__} {error}"
         raise DataError(expected("path", "a list of {structure, outputs} as in mlearn", got)) from error
     if not frames:
         raise DataError(expected("path", "at least one structure", f"an empty list in {path}"))
-    energies, forces, stresses = zip(*outputs, strict=True)
-    pressure = np.asarray(stresses, dtype=np.float64)[:, [[0, 3, 5], [3, 1, 4], [5, 4, 2]]]
-    stress = -convert(pressure, "kbar", "eV/Å³")
-    return _labelled(Structures.from_ase(frames), np.asarray(energies), np.concatenate(forces), stress)
+    energies, forces, pressures = zip(*outputs, strict=True)
+    stress = -convert(np.stack(pressures), "kbar", "eV/Å³")
+    return _labelled(Structures.from_ase(frames), np.array(energies), np.concatenate(forces), stress)
 
 
 def json_content(path: Path) -> Any:
     """Parsed content of a json file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
         raise DataError(expected("path", "a complete json file", f"{path}: {error}", "fetch it again")) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(expected("path", "text in UTF-8", f"{path}: {error}", "fetch it again")) from error
 
 
 def _labelled(structures: Structures, energies: Any, forces: Any, stresses: Any) -> Labelled:
@@ -173,7 +184,7 @@ def _equal(coordinates: NDArray[Any], numbers: NDArray[Any], cell: NDArray[Any],
 def _words(path: Path) -> list[str]:
     if not path.exists():
         raise DataError(expected("path", f"a DeePMD folder with {path.name}", f"no such file in {path.parent}"))
-    return path.read_text(encoding="utf-8").split()
+    return _text(path).split()
 
 
 def _column(sets: list[Path], name: str) -> NDArray[Any] | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Structures", "chosen_structures", "completed_cell", "selected_atoms"]
 
+_LONGEST = 1e6  # Å, of a vector of a cell
+_FLAT = 1e-6  # volume of the unit vectors along a cell
 _CLOSEST = 0.1  # Å; nearer than this, two atoms are one atom written twice
 _ELEMENTS = 118
 
@@ -214,10 +216,13 @@ def _check_values(s: Structures) -> None:
     if ((s.species < 1) | (s.species > _ELEMENTS)).any():
         got = sorted(set(s.species[(s.species < 1) | (s.species > _ELEMENTS)].tolist()))
         raise DataError(expected("species", f"atomic numbers 1 to {_ELEMENTS}", got, "are these type indices?"))
-    volume = torch.linalg.det(completed_cell(s.cell, s.pbc)).abs()
-    if (flat := volume < 1e-6).any():
-        bad = int(flat.nonzero()[0])
-        raise DataError(expected("cell", "three independent vectors in Å", f"{s.cell[bad].tolist()} (structure {bad})"))
+    cell = completed_cell(s.cell, s.pbc)
+    lengths = cell.norm(dim=2)
+    volume = torch.linalg.det(cell / lengths.unsqueeze(2)).abs()  # of the unit vectors; NaN where one vanishes
+    if (sound := (volume > _FLAT) & (lengths > _CLOSEST).all(1) & (lengths < _LONGEST).all(1)).logical_not().any():
+        bad = int((~sound).nonzero()[0])
+        wanted = f"independent vectors of {_CLOSEST} to {_LONGEST:g} Å"
+        raise DataError(expected("cell", wanted, f"{s.cell[bad].tolist()} (structure {bad})"))
 
 
 def _check_overlaps(s: Structures) -> None:

@@ -96,6 +96,13 @@ def test_to_changes_coordinates_alone() -> None:
     assert single.species.dtype == torch.long and single.pbc.dtype == torch.bool
 
 
+PERIODIC = torch.ones(1, 3, dtype=torch.bool)
+
+
+def lattice(*lengths: float) -> torch.Tensor:
+    return torch.diag(torch.tensor(lengths, dtype=torch.float64))[None]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -111,6 +118,9 @@ def test_to_changes_coordinates_alone() -> None:
         ({"cell": torch.zeros(2, 3, 3)}, ShapeError, "cell"),
         ({"pbc": torch.ones(1, 3, dtype=torch.bool)}, DataError, "independent"),
         ({"cell": torch.full((1, 3, 3), float("inf"))}, DataError, "cell"),
+        ({"cell": lattice(1e300, 1e300, 1e300), "pbc": PERIODIC}, DataError, "1e\\+06"),
+        ({"cell": lattice(1e300, 1e-150, 1e-150), "pbc": PERIODIC}, DataError, "1e\\+06"),
+        ({"cell": lattice(5.0, 5.0, 0.01), "pbc": PERIODIC}, DataError, r"0\.1 to"),
     ],
 )
 def test_bad_arrays(change: dict[str, torch.Tensor], error: type[Exception], message: str) -> None:
