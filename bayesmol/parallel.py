@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from bayesmol.progress import progress
 
@@ -59,8 +60,23 @@ def _computed(function: Callable[[Item], Result], tasks: list[tuple[int, Item]])
         return (_named(function, position, item) for position, item in tasks)
     from joblib import Parallel, delayed
 
-    work = (delayed(_named)(function, position, item) for position, item in tasks)
+    shared = _Shared(function)
+    work = (delayed(_named)(shared, position, item) for position, item in tasks)
     return Parallel(return_as="generator")(work)
+
+
+@dataclass(eq=False)
+class _Shared(Generic[Item, Result]):
+    """A function with all that it holds, such as a model, which a Dask worker gets once and not with each task."""
+
+    function: Callable[[Item], Result]
+
+    def __call__(self, item: Item) -> Result:
+        return self.function(item)
+
+    def __sizeof__(self) -> int:
+        """Never small: joblib leaves small arguments in the tasks, and the size of a model is not known here."""
+        return 1 << 20
 
 
 def _named(function: Callable[[Item], Result], position: int, item: Item) -> Result:

@@ -4,7 +4,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import numpy as np
 import reliability_soak
 import reliability_threads
 import reliability_workers
@@ -59,10 +58,9 @@ def workers(
 
 
 @app.command(hidden=True)
-def answers(family: str, path: Path, seed: Seed = 0) -> None:
+def answers(family: str, path: Path, cores: int = 1, seed: Seed = 0) -> None:
     """What ``threads`` runs in a process of its own."""
-    with path.open("wb") as file:
-        np.savez(file, **reliability_threads.FAMILIES[family](seed))
+    reliability_threads.answer(family, path, cores=cores, seed=seed)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +23,9 @@ from bayesmol.representation.design import Design
 
 if TYPE_CHECKING:
     from bayesmol.potentials.ace_surface import ACESurface
+
+
+Own = TypeVar("Own", bound="ACEPotential")  # Self, which beartype does not know in a method
 
 
 @dataclass(frozen=True)
@@ -197,13 +200,13 @@ class ACEPotential:
 
         return ACESurface.of(self)
 
-    def draws(self, size: int, *, seed: int | torch.Generator) -> list[Self]:
+    def draws(self: Own, size: int, *, seed: int | torch.Generator) -> list[Own]:
         """Potentials drawn from the posterior, each a function without epistemic uncertainty."""
         weights = self.posterior.sample(size, seed=seed)
         certain = torch.eye(weights.shape[1], dtype=weights.dtype, device=weights.device)
         return [replace(self, posterior=LinearPosterior(weight, None, certain)) for weight in weights]
 
-    def update(self, labelled: Labelled) -> Self:
+    def update(self: Own, labelled: Labelled) -> Own:
         """Posterior after more labelled structures with the same hyper-parameters, in O(rows · weights²).
 
         Equal to a fit of all data with these hyper-parameters; the left-out predictions stay those of the first fit.
