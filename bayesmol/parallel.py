@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 from bayesmol.progress import progress
 
@@ -60,23 +60,26 @@ def _computed(function: Callable[[Item], Result], tasks: list[tuple[int, Item]])
         return (_named(function, position, item) for position, item in tasks)
     from joblib import Parallel, delayed
 
-    shared = _Shared(function)
+    shared = _shared(function)
     work = (delayed(_named)(shared, position, item) for position, item in tasks)
     return Parallel(return_as="generator")(work)
 
 
-@dataclass(eq=False)
-class _Shared(Generic[Item, Result]):
-    """A function with all that it holds, such as a model, which a Dask worker gets once and not with each task."""
+def _shared(function: Callable[[Item], Result]) -> Any:
+    """The function, or on a Dask cluster a task that gives it: what it holds, such as a model, then goes to a worker
+    once and not with each item, and again where the worker is lost."""
+    from joblib.parallel import get_active_backend
 
-    function: Callable[[Item], Result]
+    client = getattr(get_active_backend()[0], "client", None)
+    if client is None:
+        return function
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph")  # of Dask; this is how to send it but once
+        return client.submit(_same, function, pure=False)
 
-    def __call__(self, item: Item) -> Result:
-        return self.function(item)
 
-    def __sizeof__(self) -> int:
-        """Never small: joblib leaves small arguments in the tasks, and the size of a model is not known here."""
-        return 1 << 20
+def _same(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    return function
 
 
 def _named(function: Callable[[Item], Result], position: int, item: Item) -> Result:

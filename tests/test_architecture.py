@@ -78,7 +78,7 @@ OWNERS = {
     "tblite": ["data/reference.py"],
 }
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-PARALLEL = {"Parallel", "delayed"}  # of joblib: they run functions; its dump and load are pickle
+PARALLEL = {"Parallel", "delayed", "get_active_backend"}  # of joblib: they run functions; its dump and load are pickle
 VAGUE = {"utils", "util", "core", "helpers", "helper", "common", "misc", "tools", "base_classes"}
 LAZY = ["gpytorch", "pyro", "numpyro", "jax", "nflows", "mapie", "arviz", "botorch", "matplotlib", "sklearn", "ase"]
 LAZY += ["chgnet", "deeptime"]
@@ -142,8 +142,8 @@ def unsafe(source: str) -> list[str]:
     tree = ast.parse(source)
     found = [n for n in imports(tree) if n.split(".")[0] in UNSAFE]
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "joblib" and {a.name for a in node.names} <= PARALLEL:
-            found.remove("joblib")
+        if isinstance(node, ast.ImportFrom) and {a.name for a in node.names} <= PARALLEL and node.module in found:
+            found.remove(node.module)
         if isinstance(node, ast.Attribute) and ast.unparse(node) in {"torch.load", "torch.save"}:
             found.append(ast.unparse(node))
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":

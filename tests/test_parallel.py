@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -72,6 +73,35 @@ def test_a_long_item_is_named_in_short():
     with pytest.raises(TypeError) as caught:
         parallel(reciprocal, ["x" * 1000])
     assert len(caught.value.__notes__[0]) < 300
+
+
+class Heavy:
+    """Something large, as a model is, that counts how often it leaves this process."""
+
+    sent = 0
+
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        Heavy.sent += 1
+        return Heavy, (self.content,)
+
+
+def sized(heavy, number):
+    return len(heavy.content) + number
+
+
+@pytest.mark.slow
+def test_a_cluster_gets_what_a_function_holds_once():
+    """Dask would warn of the size of the tasks if it went with each of them."""
+    import distributed
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster), joblib.parallel_config("dask"):
+        found = parallel(partial(sized, Heavy(bytes(20_000_000))), range(12))
+    assert found == [20_000_000 + number for number in range(12)]
+    assert Heavy.sent <= 3, "to the scheduler, and to a worker, which gives it to the other"
 
 
 @pytest.mark.slow
