@@ -68,10 +68,11 @@ def _computed(function: Callable[[Item], Result], tasks: list[tuple[int, Item]])
 def _shared(function: Callable[[Item], Result]) -> Any:
     """The function, or on a Dask cluster a task that gives it: what it holds, such as a model, then goes to a worker
     once and not with each item, and again where the worker is lost."""
+    from joblib import effective_n_jobs
     from joblib.parallel import get_active_backend
 
     client = getattr(get_active_backend()[0], "client", None)
-    if client is None:
+    if client is None or effective_n_jobs() < 2:  # one worker is not worth the way: joblib computes here
         return function
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph")  # of Dask; this is how to send it but once

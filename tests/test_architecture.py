@@ -78,7 +78,12 @@ OWNERS = {
     "tblite": ["data/reference.py"],
 }
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-PARALLEL = {"Parallel", "delayed", "get_active_backend"}  # of joblib: they run functions; its dump and load are pickle
+PARALLEL = {
+    "Parallel",
+    "delayed",
+    "effective_n_jobs",
+    "get_active_backend",
+}  # of joblib: they run functions; its dump and load are pickle
 VAGUE = {"utils", "util", "core", "helpers", "helper", "common", "misc", "tools", "base_classes"}
 LAZY = ["gpytorch", "pyro", "numpyro", "jax", "nflows", "mapie", "arviz", "botorch", "matplotlib", "sklearn", "ase"]
 LAZY += ["chgnet", "deeptime"]

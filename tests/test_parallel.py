@@ -93,6 +93,16 @@ def sized(heavy, number):
 
 
 @pytest.mark.slow
+def test_a_cluster_of_one_thread_computes_here():
+    import distributed
+
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster), joblib.parallel_config("dask"):
+        found = parallel(process_and_square, range(3))
+    assert found == [(os.getpid(), n**2) for n in range(3)]
+
+
+@pytest.mark.slow
 def test_a_cluster_gets_what_a_function_holds_once():
     """Dask would warn of the size of the tasks if it went with each of them."""
     import distributed
