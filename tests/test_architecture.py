@@ -78,12 +78,8 @@ OWNERS = {
     "tblite": ["data/reference.py"],
 }
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-PARALLEL = {
-    "Parallel",
-    "delayed",
-    "effective_n_jobs",
-    "get_active_backend",
-}  # of joblib: they run functions; its dump and load are pickle
+# Of joblib: they run functions; its dump and load are pickle.
+PARALLEL = {"Parallel", "delayed", "effective_n_jobs", "get_active_backend"}
 VAGUE = {"utils", "util", "core", "helpers", "helper", "common", "misc", "tools", "base_classes"}
 LAZY = ["gpytorch", "pyro", "numpyro", "jax", "nflows", "mapie", "arviz", "botorch", "matplotlib", "sklearn", "ase"]
 LAZY += ["chgnet", "deeptime"]
