@@ -37,6 +37,7 @@ WIDEST = {"bond_length_bohr": 0.01, "well_depth_hartree": 1e-3, "frequency": 0.0
 ATOMS = -1.0  # Ha, of two hydrogen atoms
 UNITS = {"bond_length_bohr": "bohr", "well_depth_hartree": "Ha", "frequency": "1/cm"}
 DRAWN = 20_000
+FLOW_MINUTES = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ def _thermal(fitted: DiatomicPotential, seed: int) -> tuple[SurfaceError, Tensor
     """Mean bond length of classical nuclei at 300 K by a flow on the mean curve, and the lengths that were drawn."""
     molecule = Structures.from_ase([Atoms("H2", [[0, 0, 0], [0, 0, float(fitted.bond_length().mean)]])])
     density = BoltzmannDensity.from_potential(fitted, molecule, 300.0)
-    generator = BoltzmannGenerator(minutes=0.1).fit(density, seed=seed)
+    generator = BoltzmannGenerator(minutes=FLOW_MINUTES).fit(density, seed=seed)
     drawn = generator.sample(DRAWN, seed=seed)
     return surface_error(density, drawn, bond, seed=seed, unit="Å"), bond(drawn.sample(4000, seed=seed))
 

@@ -35,16 +35,17 @@ def test_forces_vanish_at_equilibrium_and_gradients_are_slopes(frames, data):
     assert float(target.reduced_energy(0 * least[None])) == np.inf
 
 
-def test_frames_have_the_energy_of_their_temperature(frames, data, tmp_path):
+def test_frames_have_the_energy_of_their_temperature(frames, data, tmp_path, monkeypatch):
     """Water is nearly harmonic: half a kT for each of its 3N − 6 coordinates."""
     run = Study("boltzmann", "frames")
-    frames.generate(run, data, tmp_path / "out.npz", draws=160, seed=0)
+    monkeypatch.setattr(frames, "_WALKERS", 10)
+    frames.generate(run, data, tmp_path / "out.npz", draws=120, seed=0)
     (found,) = frames.read(tmp_path / "out.npz")
-    assert (found.name, found.species.tolist(), found.rows.shape) == ("water", [8, 1, 1], (160, 9))
+    assert (found.name, found.species.tolist(), found.rows.shape) == ("water", [8, 1, 1], (120, 9))
     target = frames.TightBinding(found.species)
     above = target.reduced_energy(found.rows) - target.reduced_energy(found.equilibrium[None])
     assert float(above.min()) > 0
-    assert float(above.mean()) == pytest.approx(1.5, abs=5 * float(above.std()) / math.sqrt(160))
+    assert float(above.mean()) == pytest.approx(1.5, abs=5 * float(above.std()) / math.sqrt(120))
     assert run.figures["energy_r_hat_largest"].value < 1.2
 
 

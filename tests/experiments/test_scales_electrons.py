@@ -15,6 +15,7 @@ def module(study, monkeypatch):
     found = study("scales_electrons")
     monkeypatch.setattr(found, "curve", labels)
     monkeypatch.setattr(found, "DRAWN", 2000)
+    monkeypatch.setattr(found, "FLOW_MINUTES", 0.03)
     return found
 
 
@@ -35,7 +36,7 @@ def labels(molecule, distances, ansatz, *, seed, **options):
 
 def test_the_chain_hands_on_distributions(module, tmp_path):
     run = Study("across_scales", "electrons")
-    found = module.electrons(run, tmp_path / "h2", minutes=1, minutes_each=1, draws=400, repeats=2, seed=0)
+    found = module.electrons(run, tmp_path / "h2", minutes=1, minutes_each=1, draws=400, repeats=1, seed=0)
     assert run.figures["bond_length_bohr"].value == pytest.approx(1.401, abs=0.01)
     assert run.figures["well_depth_hartree"].value == pytest.approx(0.174474, abs=1e-3)
     for name, one in module.TRUTH.items():
@@ -46,4 +47,4 @@ def test_the_chain_hands_on_distributions(module, tmp_path):
     assert float(found[0].thermal.total.value) == pytest.approx(0.7414 * 1.003, abs=0.006)
     assert float(found[0].thermal.epistemic) > 0
     assert found[0].lengths.shape == (4000,)
-    assert set(module.plots(found)) == {"curve", "constants", "shares"}
+    assert set(module.plots(found * 2)) == {"curve", "constants", "shares"}
