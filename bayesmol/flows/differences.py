@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bayesmol.errors import ShapeError, expected
 from bayesmol.flows.mixture import Ensemble
+from bayesmol.flows.weighted import tail_index
 from bayesmol.flows.weighted_estimate import Untrusted, influenced
-from bayesmol.inference.importance import smoothed_weights
+from bayesmol.inference.importance import k_hat_limit
 from bayesmol.inference.random import generator
 from bayesmol.posterior import Estimate
 from bayesmol.posterior.estimate import kish
@@ -86,7 +87,7 @@ def _reasons(first: FittedGenerator, second: FittedGenerator, logarithms: Tensor
     for name, one, row in zip(("first", "second"), (first, second), logarithms, strict=True):
         if one.trust.verdict == "red":
             found.append(f"{name}: {'; '.join(one.trust.reasons)}")
-        tail = smoothed_weights(row)
-        if not tail.reliable:
-            found.append(f"{name}: k-hat {tail.pareto_k:.2f} > {tail.limit:.2f}")
+        k_hat, limit = tail_index(row), k_hat_limit(len(row))
+        if k_hat > limit:
+            found.append(f"{name}: k-hat {k_hat:.2f} > {limit:.2f}")
     return found

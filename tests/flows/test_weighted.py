@@ -112,6 +112,34 @@ def test_one_chain_only(source):
         draws(source).populations(lambda x: x.long())
 
 
+def nearly_equal(source, size):
+    return 0.05 * torch.randn(size, generator=source, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("share", "factor"), [(0.2, 1.5), (0.01, 3.0), (0.003, 10.0)])
+def test_a_starved_mode_is_no_tail(source, share, factor):
+    """Its log Z has an interval, which holds: all that is random is how many draws are in the mode."""
+    exact, held = 0.05**2 / 2 + math.log1p((factor - 1) * share), 0
+    for _ in range(100):
+        inside = torch.rand(10_000, generator=source) < share
+        log_weights = nearly_equal(source, 10_000) + inside * math.log(factor)
+        assert tail_index(log_weights) < 0.3
+        found = BoltzmannDraws(torch.zeros(1, 10_000, 1), log_weights[None], unit="", report=GREEN).log_partition
+        held += bool(found.interval(0.95).contains(torch.tensor(exact)))
+    assert held >= 88, "of 100, where a true 95 % give fewer once in 700 times"
+
+
+@pytest.mark.parametrize(("k", "most"), [(0.5, 6), (0.7, 2)])
+def test_a_heavy_tail_is_seen_however_small_it_is(source, k, most):
+    """Missed at most (1 − 1.5^(−1/k))⁹ of the time: two of 400, and a quarter of one."""
+    missed, green = 0, 0
+    for _ in range(400):
+        tail = (torch.rand(1000, generator=source, dtype=torch.float64) ** -k - 1) / k
+        k_hat = tail_index(torch.log1p(0.1 * tail))
+        missed, green = missed + (k_hat == -math.inf), green + (k_hat <= 0.3)
+    assert missed <= most and green < 60
+
+
 def test_rounding_is_no_tail(source):
     rounded = 1e-7 * torch.randn(5000, generator=source).sign()
     assert tail_index(rounded) == -math.inf
