@@ -13,8 +13,9 @@ from bayesmol.errors import ConvergenceError, ShapeError, expected
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.discovery import Discovery, Expedition, Sample, located, missed, sampled
 from bayesmol.flows.proposal import Proposal
-from bayesmol.flows.trust_checks import Check, Evidence, Light, checks, worst
+from bayesmol.flows.trust_checks import ORDER, Evidence, Light, checks
 from bayesmol.inference.blocks import block_length
+from bayesmol.inference.checks import Check, worst
 from bayesmol.inference.random import generator
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class TrustReport:
         :math:`-\\ln q` where the chains ended; ``None`` without chains.
     """
 
-    checks: tuple[Check, ...]
+    checks: tuple[Check[Light], ...]
     log_weights: Float[Tensor, " draws"]
     scores: Float[Tensor, " draws"]
     forward: Float[Tensor, " forward"] | None
@@ -54,7 +55,7 @@ class TrustReport:
     @property
     def verdict(self) -> Light:
         """The worst light."""
-        return worst([check.level for check in self.checks])
+        return worst(self.checks, ORDER)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ class TrustReport:
             return ()
         return tuple(check.sentence for check in self.checks if check.level == self.verdict)
 
-    def __getitem__(self, name: str) -> Check:
+    def __getitem__(self, name: str) -> Check[Light]:
         """The check of this name."""
         found = {check.name: check for check in self.checks}
         if name not in found:

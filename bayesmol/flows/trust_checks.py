@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from bayesmol.flows.discovery import Expedition, Sample
 from bayesmol.flows.weighted import EFFECTIVE_GREEN, EFFECTIVE_RED, K_HAT_GREEN, tail_index
 from bayesmol.flows.weighted_estimate import influenced
 from bayesmol.inference.bridge import free_energy_difference
+from bayesmol.inference.checks import Check
 from bayesmol.inference.importance import (
     effective_size,
     forward_effective_size,
@@ -25,48 +25,12 @@ from bayesmol.inference.importance import (
 )
 from bayesmol.inference.metropolis import independence_chain
 
-__all__ = ["Check", "Evidence", "Light", "checks", "worst"]
+__all__ = ["ORDER", "Evidence", "Light", "checks"]
 
 Light = Literal["green", "amber", "red"]
+ORDER: tuple[Light, ...] = ("green", "amber", "red")
 _WORTHLESS = math.log(1e-6)  # of the mean weight: such a draw, a clash maybe, costs the flow nothing but itself
 _HIGH = 7.0  # kT: a region of unknown mass this far above the others is not called a lost mode
-_ORDER: tuple[Light, ...] = ("green", "amber", "red")
-
-
-@dataclass(frozen=True)
-class Check:
-    """Outcome of one check.
-
-    Attributes
-    ----------
-    name
-        What was checked.
-    value, limit
-        The number, and the limit beyond which it is not green.
-    level
-        The light.
-    sentence
-        What it says.
-    """
-
-    name: str
-    value: float
-    limit: float
-    level: Light
-    sentence: str
-
-    def content(self) -> dict[str, Any]:
-        """As plain values; numbers that are not finite as ``None``."""
-        numbers = {name: number if math.isfinite(number) else None for name, number in self._numbers()}
-        return {"name": self.name, **numbers, "level": self.level, "sentence": self.sentence}
-
-    def _numbers(self) -> tuple[tuple[str, float], ...]:
-        return ("value", self.value), ("limit", self.limit)
-
-
-def worst(lights: list[Light]) -> Light:
-    """The worst of some lights."""
-    return max(lights, key=_ORDER.index, default="green")
 
 
 class Evidence(NamedTuple):
@@ -100,7 +64,7 @@ class Evidence(NamedTuple):
     members: tuple[Float[Tensor, " draws"], ...]
 
 
-def checks(evidence: Evidence, density: BoltzmannDensity, *, seed: int | torch.Generator) -> tuple[Check, ...]:
+def checks(evidence: Evidence, density: BoltzmannDensity, *, seed: int | torch.Generator) -> tuple[Check[Light], ...]:
     """All checks that the evidence allows."""
     log_weights = evidence.draws.log_weights
     found = [_effective(log_weights), _tail(log_weights), _run(log_weights, seed)]
@@ -118,14 +82,14 @@ def _light(value: float, amber: float, red: float) -> Light:
     return "green" if value <= amber else "amber" if value <= red else "red"
 
 
-def _effective(log_weights: Tensor) -> Check:
+def _effective(log_weights: Tensor) -> Check[Light]:
     size = effective_size(log_weights)
     light = _light(-size.effective, -EFFECTIVE_GREEN, -EFFECTIVE_RED)
     sentence = f"{size} effective draws of the proposal; this number does not see what the proposal misses"
     return Check("effective sample size", size.effective, EFFECTIVE_GREEN, light, sentence)
 
 
-def _tail(log_weights: Tensor) -> Check:
+def _tail(log_weights: Tensor) -> Check[Light]:
     k_hat, limit = tail_index(log_weights), k_hat_limit(len(log_weights))
     light = _light(k_hat, min(K_HAT_GREEN, limit), limit)
     says = {
@@ -136,14 +100,14 @@ def _tail(log_weights: Tensor) -> Check:
     return Check("k-hat", k_hat, min(K_HAT_GREEN, limit), light, f"k-hat is {k_hat:.2f}: {says[light]}")
 
 
-def _run(log_weights: Tensor, seed: int | torch.Generator) -> Check:
+def _run(log_weights: Tensor, seed: int | torch.Generator) -> Check[Light]:
     longest, draws = independence_chain(log_weights, seed=seed).longest, len(log_weights)
     amber, red = max(100.0, 0.01 * draws), max(200.0, 0.05 * draws)
     sentence = f"an independence chain over the {draws} draws rejects at most {longest} times in a row"
     return Check("rejection run", longest, amber, _light(longest, amber, red), sentence)
 
 
-def _virial(evidence: Evidence, density: BoltzmannDensity) -> Check:
+def _virial(evidence: Evidence, density: BoltzmannDensity) -> Check[Light]:
     name, limit = "virial z", 3.0
     if evidence.virial is None:
         text = "the virial theorem cannot be used: angles, walls of infinite energy, or no gradient"
@@ -158,7 +122,7 @@ def _virial(evidence: Evidence, density: BoltzmannDensity) -> Check:
     return Check(name, z, limit, _light(abs(z), limit, 5.0), sentence)
 
 
-def _forward(evidence: Evidence, log_weights: Tensor) -> Check:
+def _forward(evidence: Evidence, log_weights: Tensor) -> Check[Light]:
     reverse, forward = effective_size(evidence.draws.log_weights), forward_effective_size(log_weights)
     limit = 0.5 * reverse.fraction
     light = _light(-forward.fraction, -limit, -0.2 * reverse.fraction)
@@ -167,7 +131,7 @@ def _forward(evidence: Evidence, log_weights: Tensor) -> Check:
     return Check("forward ESS", forward.fraction, limit, light, sentence)
 
 
-def _gap(evidence: Evidence, log_weights: Tensor) -> Check:
+def _gap(evidence: Evidence, log_weights: Tensor) -> Check[Light]:
     every = evidence.draws.log_weights
     kept = every[torch.isfinite(every)]
     kept = kept[kept > kept.logsumexp(0) - math.log(len(every)) + _WORTHLESS]
@@ -180,7 +144,7 @@ def _gap(evidence: Evidence, log_weights: Tensor) -> Check:
     return Check("ELBO–EUBO gap", value, 3.0, _light(value, 3.0, 10.0), sentence)
 
 
-def _partition(evidence: Evidence, log_weights: Tensor) -> Check:
+def _partition(evidence: Evidence, log_weights: Tensor) -> Check[Light]:
     name, limit = "log Z by two ways, z", 3.0
     weights, size = evidence.draws.log_weights, len(log_weights) / evidence.block
     one = log_partition(weights)
@@ -196,7 +160,7 @@ def _partition(evidence: Evidence, log_weights: Tensor) -> Check:
     return Check(name, z, limit, _light(abs(z), limit, 5.0), sentence)
 
 
-def _missing(evidence: Evidence) -> Check:
+def _missing(evidence: Evidence) -> Check[Light]:
     name, limit = "missing share", 1e-5
     expedition = evidence.expedition
     if expedition is None:
@@ -218,7 +182,7 @@ def _missing(evidence: Evidence) -> Check:
     return Check(name, share, limit, _light(share, limit, 1e-3), sentence)
 
 
-def _members(members: tuple[Tensor, ...]) -> Check:
+def _members(members: tuple[Tensor, ...]) -> Check[Light]:
     found = [log_partition(weights) for weights in members]
     values = torch.stack([estimate.value for estimate in found])
     errors = torch.stack([estimate.standard_error for estimate in found]).clamp_min(1e-9)

@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from bayesmol.errors import DataError, ShapeError, expected
+from bayesmol.inference.checks import Check, worst
 from bayesmol.posterior import Draws, Estimate, Interval
 from bayesmol.posterior.interval import checked_level
 from bayesmol.units import convert, squared
@@ -25,7 +26,7 @@ from bayesmol.wavefunctions.energy_errors import (
     error_estimates,
     kinetic_gap,
 )
-from bayesmol.wavefunctions.energy_verdict import Check, Verdict, judged, worst
+from bayesmol.wavefunctions.energy_verdict import ORDER, Verdict, judged
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -147,11 +148,11 @@ class Energy:
         return self.local.numel() / self.effective_sample_size
 
     @cached_property
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[Check[Verdict], ...]:
         """What was checked, with numbers, limits and sentences."""
         return judged(self)
 
-    def __getitem__(self, name: str) -> Check:
+    def __getitem__(self, name: str) -> Check[Verdict]:
         """The check of this name."""
         found = {check.name: check for check in self.checks}
         if name not in found:
@@ -171,7 +172,7 @@ class Energy:
     @property
     def verdict(self) -> Verdict:
         """``"ok"``, ``"suspect"`` or ``"refused"``: the worst of the checks."""
-        return worst([check.level for check in self.checks])
+        return worst(self.checks, ORDER)
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -3,54 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from bayesmol.inference.checks import Check
 from bayesmol.wavefunctions.energy_checks import Drift, Mixing, drift, longest_standstill, mixing, tail_index
 
 if TYPE_CHECKING:
     from bayesmol.wavefunctions.energy import Energy
 
-__all__ = ["Check", "Verdict", "judged", "worst"]
+__all__ = ["ORDER", "Verdict", "judged"]
 
 Verdict = Literal["ok", "suspect", "refused"]
-_ORDER: tuple[Verdict, ...] = ("ok", "suspect", "refused")
+ORDER: tuple[Verdict, ...] = ("ok", "suspect", "refused")
 _EXACT = 1e-10  # relative spread of local energies below which all that is left is rounding
 R_HAT, EFFECTIVE, GAP, ACCEPTANCE, TAIL = 1.01, 400.0, (3.0, 4.0), (0.05, 0.02), (0.5, 0.7)
 
 
-@dataclass(frozen=True)
-class Check:
-    """Outcome of one check.
-
-    Attributes
-    ----------
-    name
-        What was checked.
-    value, limit
-        The number, and the limit beyond which it is not ok.
-    level
-        What follows.
-    sentence
-        Why, in words.
-    """
-
-    name: str
-    value: float
-    limit: float
-    level: Verdict
-    sentence: str
-
-
-def worst(levels: list[Verdict]) -> Verdict:
-    """The worst of some levels."""
-    return max(levels, key=_ORDER.index, default="ok")
-
-
-def judged(energy: Energy) -> tuple[Check, ...]:
+def judged(energy: Energy) -> tuple[Check[Verdict], ...]:
     r"""All checks of an energy.
 
     Refused: local energies that are not finite; :math:`\hat R > 1.01` beyond chance; halves of the run that differ by
@@ -67,9 +39,9 @@ def judged(energy: Energy) -> tuple[Check, ...]:
     """
     bad = int((~torch.isfinite(energy.local)).sum())
     share = f"{bad} of {energy.local.numel()} local energies are not finite"
-    finite = Check("not finite", float(bad), 0.0, "refused" if bad else "ok", share)
+    finite: Check[Verdict] = Check("not finite", float(bad), 0.0, "refused" if bad else "ok", share)
     if bad:
-        return (finite, *(Check(n, math.nan, math.nan, "ok", "not computed") for n in ("R-hat", "tail")))
+        return (finite, *(Check[Verdict](n, math.nan, math.nan, "ok", "not computed") for n in ("R-hat", "tail")))
     watched = [part for part in (energy.log_density,) if part is not None]
     spread = float((energy.local - energy.local.median()).abs().mean())
     exact = spread <= _EXACT * max(1.0, abs(float(energy.local.median())))
@@ -93,7 +65,7 @@ def _level(value: float, suspect: float, refused: float) -> Verdict:
     return "ok" if value <= suspect else "suspect" if value <= refused else "refused"
 
 
-def _mixing_check(watched: list[Tensor]) -> Check:
+def _mixing_check(watched: list[Tensor]) -> Check[Verdict]:
     found = [mixing(part) for part in watched]
     one = max(found, key=lambda one: one.r_hat - max(one.chance - R_HAT, 0.0), default=Mixing(1.0, 1.0))
     level = _level(one.r_hat, R_HAT, max(R_HAT, one.chance))
@@ -102,21 +74,21 @@ def _mixing_check(watched: list[Tensor]) -> Check:
     return Check("R-hat", one.r_hat, R_HAT, level, "walkers agree" if level == "ok" else sentence)
 
 
-def _drift_check(watched: list[Tensor]) -> Check:
+def _drift_check(watched: list[Tensor]) -> Check[Verdict]:
     one = max((drift(part) for part in watched), key=lambda d: abs(d.statistic) / d.limit, default=Drift(0.0, 4.0))
     level = _level(abs(one.statistic), one.limit, one.limit)
     said = f"not in equilibrium: the halves of the run differ by {abs(one.statistic):.1f} standard errors"
     return Check("drift", one.statistic, one.limit, level, "both halves agree" if level == "ok" else said)
 
 
-def _effective_check(energy: Energy) -> Check:
+def _effective_check(energy: Energy) -> Check[Verdict]:
     effective = energy.effective_sample_size
     level: Verdict = "ok" if effective >= EFFECTIVE else "refused"
     sentence = f"worth {effective:.0f} independent draws" + ("" if level == "ok" else f", fewer than {EFFECTIVE:.0f}")
     return Check("effective sample size", effective, EFFECTIVE, level, sentence)
 
 
-def _errors_check(energy: Energy, exact: bool) -> Check:
+def _errors_check(energy: Energy, exact: bool) -> Check[Verdict]:
     errors = energy.errors
     sharpest = errors.sharpest
     ratio = 1.0 if exact or sharpest.value == 0 else errors.largest.value / sharpest.value
@@ -128,14 +100,14 @@ def _errors_check(energy: Energy, exact: bool) -> Check:
     return Check("error estimates", ratio, 1.5, "suspect" if apart else "ok", said)
 
 
-def _gap_check(energy: Energy) -> Check:
+def _gap_check(energy: Energy) -> Check[Verdict]:
     z = energy.kinetic_gap.z
     level = _level(abs(z), *GAP)
     said = f"kinetic energies differ by {z:.1f} standard errors: wrong derivatives or not sampled from |ψ|²"
     return Check("kinetic gap", z, GAP[1], level, "kinetic energies agree" if level == "ok" else said)
 
 
-def _standstill_check(watched: list[Tensor]) -> Check:
+def _standstill_check(watched: list[Tensor]) -> Check[Verdict]:
     found = [longest_standstill(part) for part in watched[:1]]
     longest, limit = found[0] if found else (0, math.inf)
     level = _level(longest, limit, limit)
@@ -143,12 +115,12 @@ def _standstill_check(watched: list[Tensor]) -> Check:
     return Check("standstill", float(longest), limit, level, said)
 
 
-def _acceptance_check(acceptance: float) -> Check:
+def _acceptance_check(acceptance: float) -> Check[Verdict]:
     level: Verdict = "ok" if acceptance >= ACCEPTANCE[0] else "suspect" if acceptance >= ACCEPTANCE[1] else "refused"
     return Check("acceptance", acceptance, ACCEPTANCE[0], level, f"{100 * acceptance:.3g} % of the moves were accepted")
 
 
-def _tail_check(local: Tensor, exact: bool) -> Check:
+def _tail_check(local: Tensor, exact: bool) -> Check[Verdict]:
     k, error = (-math.inf, 0.0) if exact else tail_index(local)
     refused = k > TAIL[1] and k - 2 * error > TAIL[0]
     level: Verdict = "refused" if refused else "suspect" if k > TAIL[0] else "ok"

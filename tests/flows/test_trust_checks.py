@@ -7,7 +7,8 @@ import torch
 
 from bayesmol.flows.density import BoltzmannDensity
 from bayesmol.flows.discovery import Sample
-from bayesmol.flows.trust_checks import Check, Evidence, checks, worst
+from bayesmol.flows.trust_checks import Evidence, checks
+from bayesmol.inference.checks import Check
 
 DENSITY = BoltzmannDensity(lambda x: x.square().sum(1) / 2, 2)
 
@@ -35,11 +36,6 @@ def evidence(source, width=1.1, **changes):
 
 def lights(found):
     return {check.name: check.level for check in checks(found, DENSITY, seed=0)}
-
-
-def test_worst():
-    assert worst([]) == "green"
-    assert worst(["green", "red", "amber"]) == "red"
 
 
 def test_a_good_proposal_is_green_but_for_what_was_not_looked_for(source):

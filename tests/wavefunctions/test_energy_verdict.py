@@ -7,7 +7,6 @@ import pytest
 from scipy.signal import lfilter
 
 from bayesmol.wavefunctions.energy import Energy
-from bayesmol.wavefunctions.energy_verdict import worst
 
 
 def chains(source, walkers, draws, tau=1.0, heavy=False):
@@ -120,11 +119,6 @@ def test_not_finite_is_refused_without_a_number():
     assert math.isinf(float(found.interval(0.9).width)) and math.isinf(float(found.variance.standard_error))
     assert found.content()["effective_sample_size"] is None
     assert found.kinetic_gap.z == pytest.approx(0.0, abs=5) and math.isnan(found.clipped.mean)
-
-
-def test_worst():
-    assert worst(["ok", "refused", "suspect"]) == "refused"
-    assert worst([]) == "ok"
 
 
 @pytest.mark.slow
