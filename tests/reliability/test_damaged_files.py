@@ -14,6 +14,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from ase import Atoms
 from typer.testing import CliRunner
 
 import bayesmol as bm
@@ -59,8 +60,8 @@ def label(folder: Path) -> tuple[Path, Reader]:
 
 
 def configuration(folder: Path) -> tuple[Path, Reader]:
-    bm.data.write(folder / "candidates.extxyz", bm.data.load("rmd17/ethanol")[:250])
-    (folder / "campaign.toml").write_text(EXAMPLE, encoding="utf-8")
+    bm.data.write(folder / "candidates.extxyz", [Atoms("He")] * 75)
+    (folder / "campaign.toml").write_text(EXAMPLE.replace("budget = 200", "budget = 75"), encoding="utf-8")
     return folder / "campaign.toml", campaign_from_toml
 
 
