@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from boltzmann_proposals import KINDS, Case, cases
+from harness import relative_width
 
 from bayesmol.flows.discovery import Discovery
 from bayesmol.flows.proposal import Proposal
@@ -20,6 +22,8 @@ from bayesmol.report import Study, proportion
 __all__ = ["coverage", "estimates"]
 
 LEVEL = 0.95
+_FEW = 10  # estimates do not tell how they scatter
+_ROUNDING = 1e-9  # is all that log Z of an exact proposal scatters by
 WALKERS = Discovery(walkers=64, trajectories=20, leapfrogs=5)
 
 
@@ -44,6 +48,7 @@ def coverage(
         Cases; all if empty.
     """
     hits, trials, lights = Counter(), Counter(), Counter()
+    green: dict[tuple[str, str, str], list[Sequence[float]]] = {}
     known, source = cases(), generator(seed)
     chosen = [(name, case, kind) for name, case in known.items() if name in (only or known) for kind in KINDS]
     with progress("coverage", len(chosen) * repeats) as advance:
@@ -59,10 +64,18 @@ def coverage(
                     lights[name, kind, light] += 1
                     for quantity, estimate in estimates(set_of_draws, case).items():
                         truth = torch.tensor(case.truths[quantity], dtype=torch.float64)
+                        interval = estimate.interval(LEVEL)
                         trials[name, kind, quantity, light] += 1
-                        hits[name, kind, quantity, light] += bool(estimate.interval(LEVEL).contains(truth))
+                        hits[name, kind, quantity, light] += bool(interval.contains(truth))
+                        if light == "green":
+                            row = (float(estimate.value), float(interval.lower), float(interval.upper))
+                            green.setdefault((name, kind, quantity), []).append(row)
                     advance()
     _summarise(study, hits, trials, lights)
+    told = [list(zip(*rows, strict=True)) for rows in green.values() if len(rows) >= _FEW]
+    widths = [relative_width(*columns, level=LEVEL) for columns in told if statistics.stdev(columns[0]) > _ROUNDING]
+    if widths:
+        study.add("relative_width", sum(widths) / len(widths))
 
 
 def estimates(draws: BoltzmannDraws, case: Case) -> dict[str, Estimate]:

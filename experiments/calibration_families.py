@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import wavefunctions_coverage
 from ase import Atoms
-from harness import labelled
+from harness import labelled, relative_width
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -33,12 +33,21 @@ BOND = 0.7414  # Å, of the planted curve
 
 
 class Counted(NamedTuple):
-    """Share of intervals that hold, the exact band of that share if they are true, and that of a peer."""
+    """Intervals of one package: the share that holds, the exact band of that share if they are true, and their width.
+
+    Attributes
+    ----------
+    width
+        Over the one that the errors, or the scatter of the estimates, ask for.
+    peer
+        Share and width of another package.
+    """
 
     observed: float
     lower: float
     upper: float
-    peer: float | None = None
+    width: float
+    peer: tuple[float, float] | None = None
     package: str = ""
 
 
@@ -59,8 +68,10 @@ def families(study: Study, *, repeats: int, seed: int) -> dict[str, Counted]:
             with study.stage(row.name):
                 one = found[row.name] = row.count(repeats, seed)
             study.add(f"coverage_{100 * row.level:.0f}_{row.name}", one.observed)
+            study.add(f"relative_width_{row.name}", one.width)
             if one.peer is not None:
-                study.add(f"coverage_{100 * row.level:.0f}_{row.name}_{one.package}", one.peer)
+                study.add(f"coverage_{100 * row.level:.0f}_{row.name}_{one.package}", one.peer[0])
+                study.add(f"relative_width_{row.name}_{one.package}", one.peer[1])
             mark = "inside" if one.lower <= one.observed <= one.upper else "outside"
             study.notes.append(
                 f"{row.name}: {mark} its {100 * CONFIDENCE:.0f} % band {one.lower:.3f} to {one.upper:.3f}"
@@ -70,11 +81,13 @@ def families(study: Study, *, repeats: int, seed: int) -> dict[str, Counted]:
     return found
 
 
-def _binomial(observed: float, trials: int, level: float, peer: float | None = None, package: str = "") -> Counted:
+def _binomial(
+    observed: float, width: float, trials: int, peer: tuple[float, float] | None = None, package: str = ""
+) -> Counted:
     """With the band of so many independent trials; several quantities of one run count once, so it is rather wide."""
-    law = stats.binom(trials, level)
+    law = stats.binom(trials, 0.95)
     lower, upper = (float(law.ppf(q)) / trials for q in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    return Counted(observed, lower, upper, peer, package)
+    return Counted(observed, lower, upper, width, peer, package)
 
 
 def _certified(repeats: int, seed: int) -> Counted:
@@ -83,18 +96,22 @@ def _certified(repeats: int, seed: int) -> Counted:
     order = torch.randperm(250, generator=torch.Generator().manual_seed(seed))
     certified = bayesmol.certify(BayesianACE().fit(data[order[:50]], seed=seed), data[order[50:200]])
     test = data[order[200:]]
-    interval = certified.predict(test.structures).energy.interval(0.9)
+    energy = certified.predict(test.structures).energy
+    interval = energy.interval(0.9)
     held = interval.contains(test.energies).double().mean()
-    return Counted(float(held), *coverage_band(150, 50, 0.9, CONFIDENCE))
+    width = relative_width(energy.mean - test.energies, interval.lower, interval.upper, level=0.9)
+    return Counted(float(held), *coverage_band(150, 50, 0.9, CONFIDENCE), width)
 
 
 def _diatomic(repeats: int, seed: int) -> Counted:
     """Bond lengths from ten noisy energies of a Morse curve."""
-    hits = 0
+    rows = []
     for k in range(repeats):
-        fitted = DiatomicGP(draws=500).fit(_morse(seed + k), seed=k)
-        hits += bool(fitted.bond_length().interval(0.95).contains(torch.tensor(BOND)))
-    return _binomial(hits / repeats, repeats, 0.95)
+        length = DiatomicGP(draws=500).fit(_morse(seed + k), seed=k).bond_length()
+        interval = length.interval(0.95)
+        rows.append((float(length.mean), float(interval.lower), float(interval.upper)))
+    held = sum(lower <= BOND <= upper for _, lower, upper in rows)
+    return _binomial(held / repeats, relative_width(*zip(*rows, strict=True)), repeats)
 
 
 def _morse(seed: int, error: float = 3e-3) -> Labelled:
@@ -108,14 +125,14 @@ def _morse(seed: int, error: float = 3e-3) -> Labelled:
 def _densities(repeats: int, seed: int) -> Counted:
     own = Study("calibration", "densities")
     boltzmann_coverage.coverage(own, repeats=repeats, only=("double_well", "mueller_brown"), seed=seed)
-    return _binomial(own.figures["coverage_95"].value, repeats, 0.95)
+    return _binomial(*_pair(own), repeats)
 
 
 def _wavefunctions(repeats: int, seed: int) -> Counted:
     own = Study("calibration", "wavefunctions")
     only = ("screened_helium", "He")
     wavefunctions_coverage.coverage(own, repeats=repeats, walkers=32, draws=400, only=only, seed=seed)
-    return _binomial(own.figures["coverage_95"].value, repeats, 0.95)
+    return _binomial(*_pair(own), repeats)
 
 
 def _timescales(repeats: int, seed: int) -> Counted:
@@ -124,19 +141,22 @@ def _timescales(repeats: int, seed: int) -> Counted:
     options = {"frames": 50_000, "draws": 400, "seed": seed}
     kinetics_coverage.coverage(own, repeats=repeats, lags=(25,), only=("prinz",), **options)
     if importlib.util.find_spec("deeptime") is None:
-        return _binomial(own.figures["coverage_95"].value, repeats, 0.95)
+        return _binomial(*_pair(own), repeats)
     kinetics_peers.peers(other, name="prinz", repeats=min(repeats, 20), lag=25, count=3, **options)
-    return _binomial(
-        own.figures["coverage_95"].value, repeats, 0.95, other.figures["coverage_95_deeptime"].value, "deeptime"
-    )
+    return _binomial(*_pair(own), repeats, _pair(other, end="_deeptime"), "deeptime")
 
 
 def _modes(repeats: int, seed: int) -> Counted:
     own = Study("calibration", "modes")
     kinetics_dmd.dmd(own, repeats=repeats, sigmas=(0.1,), seed=seed)
-    peer = own.figures.get("dmd_coverage_95_pydmd")
-    value = own.figures["dmd_coverage_95"].value
-    return _binomial(value, repeats, 0.95, None if peer is None else peer.value, "" if peer is None else "pydmd")
+    if "dmd_coverage_95_pydmd" not in own.figures:
+        return _binomial(*_pair(own, "dmd_"), repeats)
+    return _binomial(*_pair(own, "dmd_"), repeats, _pair(own, "dmd_", "_pydmd"), "pydmd")
+
+
+def _pair(study: Study, start: str = "", end: str = "") -> tuple[float, float]:
+    """Coverage and relative width that a study has found."""
+    return study.figures[f"{start}coverage_95{end}"].value, study.figures[f"{start}relative_width{end}"].value
 
 
 ROWS = (
@@ -150,19 +170,23 @@ ROWS = (
 
 
 def plot(found: dict[str, Counted]) -> Figure:
-    """Observed coverage of each family over its band, with the nominal level and the peers."""
-    figure = Figure(figsize=(6.4, 0.45 * len(found) + 1.0), layout="constrained")
-    panel = figure.subplots()
+    """Left the observed coverage of each family over its band, right the widths; with the nominal level and peers."""
+    figure = Figure(figsize=(7.6, 0.45 * len(found) + 1.0), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2, 1])
     levels = {row.name: row.level for row in ROWS}
     for k, (name, one) in enumerate(found.items()):
-        panel.plot([one.lower, one.upper], [k, k], color="#2f6fb3", linewidth=8, alpha=0.25, solid_capstyle="butt")
-        panel.plot([levels[name]] * 2, [k - 0.25, k + 0.25], color="#222222", linewidth=1)
-        panel.plot(one.observed, k, "o", color="#2f6fb3", markersize=5)
-        if one.peer is not None:
-            panel.plot(one.peer, k, "x", color="#d1495b", markersize=6)
-            panel.annotate(one.package, (one.peer, k), (6, 0), textcoords="offset points", fontsize=7, va="center")
-    panel.set_yticks(range(len(found)), [name.replace("_", " ") for name in found], fontsize=8)
-    panel.set(xlabel="coverage: nominal (line), observed (dot), 99 % band if true (bar)", xlim=(None, 1.005))
-    panel.invert_yaxis()
-    panel.spines[["top", "right"]].set_visible(False)
+        left.plot([one.lower, one.upper], [k, k], color="#2f6fb3", linewidth=8, alpha=0.25, solid_capstyle="butt")
+        left.plot([levels[name]] * 2, [k - 0.25, k + 0.25], color="#222222", linewidth=1)
+        for panel, own, other in zip((left, right), (one.observed, one.width), one.peer or (None, None), strict=True):
+            panel.plot(own, k, "o", color="#2f6fb3", markersize=5)
+            if other is not None:
+                panel.plot(other, k, "x", color="#d1495b", markersize=6)
+                panel.annotate(one.package, (other, k), (6, 0), textcoords="offset points", fontsize=7, va="center")
+    left.set_yticks(range(len(found)), [name.replace("_", " ") for name in found], fontsize=8)
+    left.set(xlabel="coverage: nominal (line), observed (dot), 99 % band if true (bar)", xlim=(None, 1.005))
+    right.axvline(1.0, color="#222222", linewidth=0.6)
+    right.set(xlabel="width over that of the errors", xlim=(0, None))
+    left.invert_yaxis()
+    for panel in (left, right):
+        panel.spines[["top", "right"]].set_visible(False)
     return figure

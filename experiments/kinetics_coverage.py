@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from harness import relative_width
 from torch import Tensor
 
 from bayesmol.data.exact import Landscape, double_well, prinz, quadruple_well, triple_well
@@ -162,7 +163,7 @@ def _summarise(study: Study, found: dict[str, Any]) -> None:
         for k in range(truth.shape[1]):
             study.add(f"coverage_95_{name}_t{k + 1}", proportion(int(inside[:, k].sum()), len(inside)))
             if len(given) > 1:
-                ratio = float((upper - lower)[:, k].mean() / (2 * 1.96 * value[:, k].std(ddof=1)))
+                ratio = relative_width(value[:, k], lower[:, k], upper[:, k], level=LEVEL)
                 study.add(f"relative_width_{name}_t{k + 1}", ratio, error=ratio / np.sqrt(2 * len(given)))
                 widths.append(ratio)
         hits, trials = hits + int(inside.sum()), trials + inside.size

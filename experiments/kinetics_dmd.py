@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from harness import relative_width
 from torch import Tensor
 
 from bayesmol.dynamics.dmd_posterior import DMD, FittedDMD
@@ -109,8 +110,8 @@ def _summarise(study: Study, found: dict[tuple[str, str, float], Tensor], clocks
             hits = torch.cat([((rows[:, 1] <= truth) & (truth <= rows[:, 2])) for rows in (found[k] for k in keys)])
             middle = "" if field == "real" else f"_{field}"
             study.add(f"dmd_coverage_95{middle}{end}", proportion(int(hits.sum()), hits.numel()))
-            widths = torch.stack([_relative_width(found[key]) for key in keys])
-            study.add(f"dmd_relative_width{middle}{end}", float(widths.mean()))
+            widths = [relative_width(*found[key].unbind(1), level=LEVEL) for key in keys]
+            study.add(f"dmd_relative_width{middle}{end}", sum(widths) / len(widths))
             for key in keys:
                 inside = (found[key][:, 1] <= truth) & (truth <= found[key][:, 2])
                 study.add(f"dmd_coverage_95{middle}_{key[2]:g}{end}", proportion(int(inside.sum()), inside.numel()))
@@ -118,10 +119,6 @@ def _summarise(study: Study, found: dict[tuple[str, str, float], Tensor], clocks
     if "pydmd" in clocks:
         ratio = study.figures["dmd_cpu_seconds_pydmd"].value / study.figures["dmd_cpu_seconds"].value
         study.add("dmd_ratio_to_pydmd", ratio)
-
-
-def _relative_width(rows: Tensor) -> Tensor:
-    return ((rows[:, 2] - rows[:, 1]).mean(0) / (3.92 * rows[:, 0].std(0))).mean()
 
 
 def sea_surface(study: Study, seed: int = 0, *, surrogates: int = 99, rank: int = 9, delays: int = 120) -> None:

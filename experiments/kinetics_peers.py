@@ -7,6 +7,7 @@ import time
 
 import kinetics_coverage
 import numpy as np
+from harness import relative_width
 
 from bayesmol.data.trajectory import Trajectories
 from bayesmol.dynamics.markov_state_model import MarkovStateModel
@@ -74,8 +75,7 @@ def _summarise(study: Study, found: dict[str, list[Ends]], clocks: dict[str, flo
         study.add(f"coverage_95{end}", proportion(int(inside.sum()), inside.size))
         for k in range(len(truth)):
             study.add(f"coverage_95{end}_t{k + 1}", proportion(int(inside[:, k].sum()), len(inside)))
-        centre = (lower + upper) / 2
-        study.add(f"relative_width{end}", float(((upper - lower).mean(0) / (3.92 * centre.std(0, ddof=1))).mean()))
+        study.add(f"relative_width{end}", relative_width((lower + upper) / 2, lower, upper))
         study.add(f"msm_cpu_seconds{end}", clocks[package], "s")
     study.add("ratio_to_deeptime", clocks["deeptime"] / clocks["ours"])
     study.notes.append("timescales: " + ", ".join(f"{value:.4g}" for value in truth) + " frames")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from harness import relative_width
 
 from bayesmol.progress import progress
 from bayesmol.report import Study, proportion
@@ -53,14 +54,14 @@ def coverage(
 
     All runs of a system are walkers of one long run, in groups; the truth for each is the mean of all others.
     """
-    hits, lights = Counter(), Counter()
+    hits, lights, widths = Counter(), Counter(), []
     systems = [name for name in SYSTEMS if name in (only or SYSTEMS)]
     stuck = [name for name in STUCK if name in (only or STUCK)]
     with progress("coverage", len(systems) + len(stuck)) as advance:
         for name in systems:
             with study.stage(name):
                 case = _case(name, trained, seed)
-                _judge(name, list(_runs(case, repeats, walkers, draws, seed)), case.energy, hits, lights)
+                widths += _judge(name, list(_runs(case, repeats, walkers, draws, seed)), case.energy, hits, lights)
             advance()
         for name in stuck:
             with study.stage(name):
@@ -68,6 +69,8 @@ def coverage(
                     lights[name, energy.verdict] += 1
             advance()
     _summarise(study, hits, lights, systems, stuck)
+    if widths:
+        study.add("relative_width", float(np.mean(widths)))
 
 
 def _case(name: str, trained: int = 0, seed: int = 0) -> Case:
@@ -97,13 +100,18 @@ def _runs(case: Case, repeats: int, walkers: int, draws: int, seed: int) -> Iter
         yield Energy.of(*parts, log_density=2 * log[:, group].T, acceptance=float(np.mean(accepted)), steps=MOVES)
 
 
-def _judge(name: str, runs: list[Energy], known: float | None, hits: Counter, lights: Counter) -> None:
+def _judge(name: str, runs: list[Energy], known: float | None, hits: Counter, lights: Counter) -> list[float]:
+    """Count what holds; the relative width of the intervals that are given, if there are some."""
+    rows = []
     means = torch.stack([energy.local.mean() for energy in runs])
     for k, energy in enumerate(runs):
         lights[name, energy.verdict] += 1
         if energy.verdict != "refused":
             truth = (means.sum() - means[k]) / (len(means) - 1) if known is None else torch.tensor(known).double()
-            hits[name] += bool(energy.interval(LEVEL).contains(truth))
+            interval = energy.interval(LEVEL)
+            hits[name] += bool(interval.contains(truth))
+            rows.append((float(means[k]), float(interval.lower), float(interval.upper)))
+    return [relative_width(*zip(*rows, strict=True), level=LEVEL)] if len(rows) > 1 else []
 
 
 def _stuck(name: str, repeats: int, walkers: int, draws: int, seed: int) -> Iterator[Energy]:

@@ -24,6 +24,7 @@ def test_figures(module, monkeypatch):
     assert 0.8 <= value["coverage_95"] <= 1
     assert value["coverage_95"] == value["coverage_95_gaussian_mixture"] == value["coverage_95_right"]
     assert "coverage_95_missing" not in value
+    assert 0.5 < value["relative_width"] < 2.5
 
 
 def test_estimates_are_asked_of_each_case(module):

@@ -1,5 +1,6 @@
 """Data, targets and errors of a study."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,3 +49,10 @@ def test_bad_input_ends_in_one_line(harness, study, capsys, monkeypatch):
         harness.run(study("potentials").app)
     assert left.value.code == 1
     assert "energies with standard errors" in capsys.readouterr().err
+
+
+def test_relative_widths_of_a_normal_law_are_one(harness):
+    values = np.random.default_rng(0).normal(size=(20_000, 2)) * [1.0, 5.0]
+    ends = values - 1.96 * np.array([1.0, 5.0]), values + 1.96 * np.array([1.0, 5.0])
+    assert harness.relative_width(values, *ends) == pytest.approx(1.0, abs=0.02)
+    assert harness.relative_width(values, *ends, level=0.5) == pytest.approx(1.96 / 0.6745, rel=0.02)

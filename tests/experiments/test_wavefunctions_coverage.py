@@ -26,6 +26,7 @@ def test_sound_and_stuck(module):
     value = {name: figure.value for name, figure in study.figures.items()}
     assert value["coverage_95"] == value["coverage_95_screened_helium"] >= 0.6
     assert value["refused_fraction_sound"] <= 0.25
+    assert 0.4 < value["relative_width"] < 3
     assert value["refused_fraction_stuck"] == value["refused_fraction_frozen_walkers"] == 1
 
 
