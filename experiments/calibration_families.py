@@ -183,9 +183,9 @@ def plot(found: dict[str, Counted]) -> Figure:
                 panel.plot(other, k, "x", color="#d1495b", markersize=6)
                 panel.annotate(one.package, (other, k), (6, 0), textcoords="offset points", fontsize=7, va="center")
     left.set_yticks(range(len(found)), [name.replace("_", " ") for name in found], fontsize=8)
-    left.set(xlabel="coverage: nominal (line), observed (dot), 99 % band if true (bar)", xlim=(None, 1.005))
+    left.set(xlabel="coverage: nominal | observed • band if true", xlim=(None, 1.01))
     right.axvline(1.0, color="#222222", linewidth=0.6)
-    right.set(xlabel="width over that of the errors", xlim=(0, None))
+    right.set(xlabel="relative width", xlim=(-0.05, None))
     left.invert_yaxis()
     for panel in (left, right):
         panel.spines[["top", "right"]].set_visible(False)
