@@ -69,6 +69,8 @@ def rmd17(path: Path, *, length: str = "Å") -> Labelled:
         got = f"{sorted(found)} in {path}"
         remedy = f"rename the arrays; {sorted(missing)} missing"
         raise DataError(expected("path", "the arrays nuclear_charges, coords, energies, forces", got, remedy))
+    known = ("nuclear_charges", "coords", "energies", "forces")
+    found = {name: _numeric(name, found[name]) for name in known if name in found}
     numbers, coordinates = found["nuclear_charges"], found["coords"]
     if coordinates.ndim != 3 or coordinates.shape[1:] != (*numbers.shape, 3):
         shape = f"(frames, {numbers.size}, 3)"
@@ -148,6 +150,12 @@ def json_content(path: Path) -> Any:
         raise DataError(expected("path", "a complete json file", f"{path}: {error}", "fetch it again")) from error
 
 
+def _numeric(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind not in "fiu":
+        raise DataError(expected(name, "an array of real numbers", array.dtype, "damaged file?"))
+    return array
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -194,7 +202,7 @@ def _column(sets: list[Path], name: str) -> NDArray[Any] | None:
         return None
     if missing := [file for file in files if not file.exists()]:
         raise DataError(expected("path", f"{name}.npy in every set", f"none at {missing[0]}", "remove that set"))
-    return np.concatenate([arrays(file)[name] for file in files])
+    return np.concatenate([_numeric(name, arrays(file)[name]) for file in files])
 
 
 def _type_indices(types: list[str], elements: int, folder: Path) -> NDArray[np.int64]:

@@ -59,10 +59,8 @@ def read_openmm(system: Any, *, positions: Any = None, topology: Any = None) -> 
     masses = torch.tensor(
         [system.getParticleMass(i)._value for i in range(system.getNumParticles())], dtype=torch.float64
     )
-    if topology is not None:
-        species = torch.tensor([atom.element.atomic_number for atom in topology.atoms()])
-    else:
-        species = torch.tensor(_elements(masses.tolist()))
+    known = _elements(masses.tolist()) if topology is None else _named_elements(topology)
+    species = torch.tensor(known)
     return ForceField(species, masses, **(_empty(len(masses)) | found), positions=_positions(positions))
 
 
@@ -129,6 +127,13 @@ def _elements(masses: list[float]) -> list[int]:
     from ase.data import atomic_masses
 
     return [int(abs(atomic_masses[1:] - mass).argmin()) + 1 for mass in masses]
+
+
+def _named_elements(topology: Any) -> list[int]:
+    found = [atom.element for atom in topology.atoms()]
+    if None in found:
+        raise DataError(expected("topology", "an element for each atom", f"none for atom {found.index(None)}"))
+    return [element.atomic_number for element in found]
 
 
 def _positions(positions: Any) -> Tensor | None:

@@ -26,7 +26,7 @@ from bayesmol.wavefunctions.energy_errors import (
     error_estimates,
     kinetic_gap,
 )
-from bayesmol.wavefunctions.energy_verdict import ORDER, Verdict, judged
+from bayesmol.wavefunctions.energy_verdict import ORDER, EnergyVerdict, judged
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -148,11 +148,11 @@ class Energy:
         return self.local.numel() / self.effective_sample_size
 
     @cached_property
-    def checks(self) -> tuple[Check[Verdict], ...]:
+    def checks(self) -> tuple[Check[EnergyVerdict], ...]:
         """What was checked, with numbers, limits and sentences."""
         return judged(self)
 
-    def __getitem__(self, name: str) -> Check[Verdict]:
+    def __getitem__(self, name: str) -> Check[EnergyVerdict]:
         """The check of this name."""
         found = {check.name: check for check in self.checks}
         if name not in found:
@@ -170,7 +170,7 @@ class Energy:
         return self["tail"].value
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> EnergyVerdict:
         """``"ok"``, ``"suspect"`` or ``"refused"``: the worst of the checks."""
         return worst(self.checks, ORDER)
 
