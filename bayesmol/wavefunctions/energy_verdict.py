@@ -116,9 +116,7 @@ def _standstill_check(watched: list[Tensor]) -> Check[EnergyVerdict]:
 
 
 def _acceptance_check(acceptance: float) -> Check[EnergyVerdict]:
-    level: EnergyVerdict = (
-        "ok" if acceptance >= ACCEPTANCE[0] else "suspect" if acceptance >= ACCEPTANCE[1] else "refused"
-    )
+    level = _level(-acceptance, -ACCEPTANCE[0], -ACCEPTANCE[1])
     return Check("acceptance", acceptance, ACCEPTANCE[0], level, f"{100 * acceptance:.3g} % of the moves were accepted")
 
 
