@@ -13,6 +13,7 @@ from bayesmol.data.atoms import labels
 from bayesmol.data.formats import arrays, deepmd, json_content, mlearn, rmd17
 from bayesmol.data.labelled import Labelled
 from bayesmol.data.structures import Structures
+from bayesmol.data.text_files import check_xyz
 from bayesmol.errors import DataError, ShapeError, expected
 from bayesmol.files import replacing
 from bayesmol.units import convert
@@ -121,7 +122,7 @@ def _frames(file: Path, index: int | slice | str, length: str) -> Labelled:
     if file.suffix == ".json" and isinstance(content := json_content(file), list):
         return _chosen(mlearn(file, content, length=length), index)
     if file.suffix.lower() in {".xyz", ".extxyz"}:
-        _check_last_line(file)
+        check_xyz(file)
     import ase.io
 
     try:
@@ -138,14 +139,6 @@ def _frames(file: Path, index: int | slice | str, length: str) -> Labelled:
         frame.set_cell(convert(frame.cell.array, length, "Å"))
         frame.set_positions(convert(frame.positions, length, "Å"), apply_constraint=False)
     return Labelled(Structures.from_ase(frames), **found)
-
-
-def _check_last_line(file: Path) -> None:
-    """Refuse a file that was cut within its last line, which would be read as other numbers."""
-    tail = file.read_bytes()[-4096:].splitlines(keepends=True)
-    if len(tail) > 1 and not tail[-1].endswith(b"\n") and len(tail[-1]) < len(tail[-2].rstrip(b"\r\n")):
-        remedy = "fetch it again, or end it with a newline if it is complete"
-        raise DataError(expected("path", "a complete last line", f"a short one without newline in {file}", remedy))
 
 
 def _chosen(data: Labelled, index: int | slice | str) -> Labelled:

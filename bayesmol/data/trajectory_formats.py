@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bayesmol.data.text_files import check_end, check_xyz
 from bayesmol.errors import DataError, FormatError, ShapeError, expected
 from bayesmol.optional import optional
 
@@ -109,7 +110,7 @@ def _by_ase(file: Path, stride: int, frames: int) -> Iterator[Piece]:
     import ase.io
 
     if file.suffix.lower() != ".traj":
-        _check_end(file)
+        check_xyz(file)
     images = itertools.islice(ase.io.iread(file, ":", do_not_split_by_at_sign=True), 0, None, stride)
     while batch := list(itertools.islice(images, frames)):
         species = torch.as_tensor(batch[0].numbers).long()
@@ -149,7 +150,7 @@ def _name(file: Path, names: list[str]) -> str:
 
 def _of_table(file: Path, stride: int) -> Iterator[Piece]:
     """Numbers in rows; a line of names may come first, ``#! FIELDS`` of PLUMED or plain."""
-    _check_end(file)
+    check_end(file)
     with file.open(encoding="utf-8") as lines:
         names = lines.readline().replace(",", " ").split()
     plumed = names[:2] == ["#!", "FIELDS"]
@@ -172,16 +173,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _check_end(file: Path) -> None:
-    """Refuse a file of text that was cut within its last line, which would be read as other numbers."""
-    with file.open("rb") as content:
-        content.seek(max(file.stat().st_size - 4096, 0))
-        tail = content.read().splitlines(keepends=True)
-    if len(tail) > 1 and not tail[-1].endswith(b"\n") and len(tail[-1]) < len(tail[-2].rstrip(b"\r\n")):
-        remedy = "fetch it again, or end it with a newline if it is complete"
-        raise FormatError(expected(str(file), "a complete last line", "a short one without newline", remedy))
 
 
 def _check_whole(file: Path, frame: Callable[[BinaryIO], int]) -> None:
