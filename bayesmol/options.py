@@ -1,7 +1,9 @@
 """What the commands of ``bayesmol`` have in common: their options, how they fail, and how they are registered."""
 
 import inspect
+import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -69,6 +71,9 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error that bayesmol or the system raises on purpose needs no traceback."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except (BayesmolError, OSError) as error:

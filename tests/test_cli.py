@@ -181,6 +181,12 @@ def test_bad_input_is_answered_in_one_line(folder):
     refused(f"quickstart --out {folder}/taken", "ethanol.bm")
 
 
+def test_a_name_that_is_no_text_is_printed_all_the_same(folder):
+    found = run(f"predict {folder}/model.bm rmd17/ethanol@:2 --out '{folder}/caf\udce9.xyz'")
+    assert found.exit_code == 0 and "udce9" in found.output
+    assert (folder / "caf\udce9.xyz").exists()
+
+
 def test_a_truncated_file_is_named(folder):
     whole = folder / "whole.extxyz"
     bm.data.write(whole, bm.data.load("rmd17/ethanol")[:3])
