@@ -120,7 +120,10 @@ def moved(folder: Path, model: CertifiedModel, start: Structures, settings: Sett
         gate=lambda structures: model.strangeness(structures) > limit,
     )
     if run.stopped:
-        raise DataError(expected("labels", "a domain that dynamics does not leave", f"{run.stopped} replicas out"))
+        remedy = "raise --labels, in another folder"
+        raise DataError(
+            expected("labels", "a domain that dynamics does not leave", f"{run.stopped} replicas out", remedy)
+        )
     return run
 
 
