@@ -108,15 +108,8 @@ def learned(folder: Path, settings: Settings, seed: int) -> tuple[CertifiedModel
 
 
 def moved(folder: Path, model: CertifiedModel, start: Structures, settings: Settings, seed: int) -> Motion:
-    """Dynamics on the mean surface; a replica far outside of the domain is stopped, and then there is no result.
-
-    Starts that are there already, as hot dynamics on the rough surface may have torn them, give way to the others.
-    """
+    """Dynamics on the mean surface; a replica far outside of the domain is stopped, and then there is no result."""
     limit = FAR * model.domain.threshold
-    near = (model.strangeness(start) <= limit).nonzero()[:, 0]
-    if len(near) < len(start) / 2:
-        raise DataError(expected("labels", "a domain with the starts of dynamics", f"{len(near)} of {len(start)}"))
-    start = start[near[torch.arange(len(start)) % len(near)]]
     run = motion(
         folder / "dynamics",
         model.model,
@@ -127,8 +120,10 @@ def moved(folder: Path, model: CertifiedModel, start: Structures, settings: Sett
         gate=lambda structures: model.strangeness(structures) > limit,
     )
     if run.stopped:
-        got = f"replicas were out {run.stopped} times"
-        raise DataError(expected("labels", "a domain that dynamics does not leave", got))
+        remedy = "raise --labels, in another folder"
+        raise DataError(
+            expected("labels", "a domain that dynamics does not leave", f"{run.stopped} replicas out", remedy)
+        )
     return run
 
 

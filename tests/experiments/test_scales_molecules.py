@@ -1,7 +1,6 @@
 """From labels to kinetics of butane: each stage on little data, and results whose truth is known."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,23 +144,6 @@ def test_a_folder_belongs_to_its_settings(study, tmp_path):
     stages.same(tmp_path, {"seed": 0})
     with pytest.raises(DataError, match="another folder"):
         stages.same(tmp_path, {"seed": 1})
-
-
-def test_torn_starts_give_way_and_lost_replicas_end_the_chain(study, monkeypatch, tmp_path):
-    stages, strange = study("scales_molecules_stages"), torch.tensor([0.1, 9.0, 0.2, 0.3])
-    model = SimpleNamespace(domain=SimpleNamespace(threshold=1.0), strangeness=lambda s: strange, model=None)
-    start = Structures.from_ase([Atoms("He", [[float(k), 0, 0]]) for k in range(4)])
-    seen = []
-    monkeypatch.setattr(
-        stages, "motion", lambda _, __, s, **___: seen.append(s) or SimpleNamespace(stopped=len(seen) - 1)
-    )
-    stages.moved(tmp_path, model, start, stages.Settings(), 0)
-    assert seen[0].positions[:, 0].tolist() == [0.0, 2.0, 3.0, 0.0]
-    with pytest.raises(DataError, match="does not leave, got replicas were out 1 times"):
-        stages.moved(tmp_path, model, start, stages.Settings(), 0)
-    strange[:3] = 9.0
-    with pytest.raises(DataError, match="1 of 4"):
-        stages.moved(tmp_path, model, start, stages.Settings(), 0)
 
 
 def test_the_reference_labels_equivalent_geometries_alike(sampling):
