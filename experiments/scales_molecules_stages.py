@@ -108,7 +108,7 @@ def learned(folder: Path, settings: Settings, seed: int) -> tuple[CertifiedModel
 
 
 def moved(folder: Path, model: CertifiedModel, start: Structures, settings: Settings, seed: int) -> Motion:
-    """Dynamics on the mean surface; a replica far outside of the domain is stopped, and then there is no result."""
+    """Dynamics on the mean surface; where a replica loses a bond or is far outside of the domain there is no result."""
     limit = FAR * model.domain.threshold
     run = motion(
         folder / "dynamics",
@@ -120,10 +120,8 @@ def moved(folder: Path, model: CertifiedModel, start: Structures, settings: Sett
         gate=lambda structures: model.strangeness(structures) > limit,
     )
     if run.stopped:
-        remedy = "raise --labels, in another folder"
-        raise DataError(
-            expected("labels", "a domain that dynamics does not leave", f"{run.stopped} replicas out", remedy)
-        )
+        wanted, got = "dynamics that keeps bonds and domain", f"replicas stopped {run.stopped} times in pieces of 1 ps"
+        raise DataError(expected("labels", wanted, got, "take another seed, in another folder"))
     return run
 
 
