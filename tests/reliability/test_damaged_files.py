@@ -208,9 +208,8 @@ def test_commands_answer_damaged_frames_in_words(count, folder, damaged):
 
 
 WORDS = "predict evaluate acquire {model} {frames} rmd17/ethanol@:3 rmd17/ethanol@9: @ --level --out {out}".split()
-WORDS += (
-    "--force --json --seed --device --inside -n --size --model --help 0.9 -1 nan inf 1e400 cpu  2 - -- = ' /".split()
-)
+WORDS += "--force --json --seed --device --inside -n --size --model --help".split()
+WORDS += "0.9 -1 nan inf 1e400 cpu 2 - -- = ' /".split()
 WORDS += ["", "\u2028", "\x00", "\udcff"]
 
 
